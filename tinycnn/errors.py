@@ -1,0 +1,71 @@
+"""What the caller did wrong, in one line; and the checks that every public function shares."""
+
+import numpy as np
+
+
+class InputError(ValueError):
+    """A file, an argument or an array is not what it should be: says what, where and what to do.
+
+    ``run_all.py`` prints its text and exits with status 2; any other exception is a fault of the
+    program and keeps its traceback.
+    """
+
+
+def check_images(images, shape=None, what="images"):
+    """Raise unless `images` is a batch that a network takes.
+
+    Parameters
+    ----------
+    images : array (N, H, W, C)
+        uint8 in [0, 255], or finite float (in [0, 1] for photographs).
+    shape : tuple (H, W, C), optional
+        The shape that one image must have.
+    what : str
+        The name of the argument in the message.
+
+    Returns
+    -------
+    numpy.ndarray
+        `images` itself, as an array.
+
+    Raises
+    ------
+    InputError
+        Wrong number of dimensions, shape, dtype, or a value that is NaN or infinite.
+    """
+    images = np.asarray(images)
+    if images.ndim != 4:
+        raise InputError(
+            f"{what}: expected an array of shape (N, H, W, C), got {images.shape}; "
+            "one image needs a leading axis: image[None]"
+        )
+    if shape is not None and images.shape[1:] != tuple(shape):
+        raise InputError(
+            f"{what}: expected images of shape (H, W, C) = {tuple(shape)}, got {images.shape[1:]}; "
+            "resize them, or build a network for this shape"
+        )
+    if images.dtype != np.uint8 and images.dtype.kind != "f":
+        raise InputError(f"{what}: expected dtype uint8 or float, got {images.dtype}; convert with .astype")
+    if images.dtype.kind == "f" and not np.isfinite(images).all():
+        bad = int((~np.isfinite(images)).reshape(len(images), -1).any(1).argmax())
+        raise InputError(f"{what}: image {bad} holds NaN or infinite values; remove it or repair it")
+    return images
+
+
+def check_labels(labels, N, classes, what="labels"):
+    """Raise unless `labels` are `N` integers in [0, `classes`); return them as int64 (N,)."""
+    labels = np.asarray(labels)
+    if labels.shape != (N,) or labels.dtype.kind not in "iu":
+        raise InputError(f"{what}: expected {N} integers, got shape {labels.shape} of {labels.dtype}")
+    if N and not (0 <= labels.min() and labels.max() < classes):
+        raise InputError(
+            f"{what}: values from {labels.min()} to {labels.max()}, but the network has classes 0 to {classes - 1}"
+        )
+    return labels.astype(np.int64)
+
+
+def choose(value, allowed, what):
+    """Return `value` if it is in `allowed`, else raise an InputError that lists what is."""
+    if value not in allowed:
+        raise InputError(f"unknown {what} {value!r}; choose one of: {', '.join(map(str, allowed))}")
+    return value

@@ -1,0 +1,64 @@
+"""The three networks of the study (SAME padding, a ReLU after every convolution and hidden dense layer).
+
+stl10 and cifar10: conv 5x5, 96 - pool 3x3/2 - conv 3x3, 96 - pool 3x3/2 - 384 - 192 - classes
+mnist:             conv 5x5, 32 - pool 2x2/2 - conv 5x5, 64 - pool 2x2/2 - 1024 - dropout - classes
+"""
+
+from .errors import choose
+from .layers import Conv2D, Dense, Dropout, Flatten, MaxPool2D, ReLU
+from .network import Network
+
+INPUT_SHAPES = {"mnist": (28, 28, 1), "cifar10": (32, 32, 3), "stl10": (96, 96, 3)}
+
+
+def _block(i, filters, kernel, window):
+    return [Conv2D(f"conv{i}", filters, kernel), ReLU(f"relu{i}"), MaxPool2D(f"pool{i}", window, 2)]
+
+
+def layers(name, classes=10, dropout=0.0):
+    """Return the layer specs of a model: "mnist", "cifar10" or "stl10"; see `build`."""
+    if choose(name, INPUT_SHAPES, "model") == "mnist":
+        return [
+            *_block(1, 32, 5, 2),
+            *_block(2, 64, 5, 2),
+            Flatten("flatten"),
+            *(Dense("fc1", 1024), ReLU("relu3"), Dropout("dropout", dropout)),
+            Dense("fc2", classes),
+        ]
+    return [
+        *_block(1, 96, 5, 3),
+        *_block(2, 96, 3, 3),
+        Flatten("flatten"),
+        *(Dense("fc1", 384), ReLU("relu3")),
+        *(Dense("fc2", 192), ReLU("relu4")),
+        Dense("fc3", classes),
+    ]
+
+
+def build(name, backend="auto", seed=0, dtype="float32", classes=10, dropout=0.0, meta=None):
+    """Build one of the study's networks with fresh weights.
+
+    Parameters
+    ----------
+    name : "mnist", "cifar10" or "stl10"
+    backend : "auto", "reference" or "cpu"
+    seed : int
+    dtype : "float32" or "float64"
+    classes : int
+        The number of logits.
+    dropout : float
+        Share of the 1024 hidden units that a training step of the mnist model drops; the study drops none.
+    meta : dict of str, optional
+        Saved with the network.
+
+    Returns
+    -------
+    Network
+
+    Raises
+    ------
+    InputError
+        Unknown model, backend or dtype.
+    """
+    specs = layers(name, classes, dropout)
+    return Network(specs, INPUT_SHAPES[name], backend=backend, seed=seed, dtype=dtype, meta={"model": name, **(meta or {})})

@@ -1,0 +1,292 @@
+"""A network is a list of layer specs, their arrays, and the primitives of one backend.
+
+    trace = net.forward(x)                                   what every layer left behind
+    dx = net.backward(trace, seed, at="relu2", rule="guided")   one traversal; the rule is an argument
+
+Gradient, deconvnet and guided backprop are the same walk back through the same caches; only the ReLU differs (rules.py).
+Many traces of one network may be alive at once: nothing is stored in it but its parameters.
+"""
+
+import numpy as np
+
+from . import rules
+from .errors import InputError, check_images, choose
+from .ops import get_ops
+
+
+class Trace:
+    """What one forward pass left behind: `trace[layer]` is that layer's output, as a NumPy array.
+
+    Attributes
+    ----------
+    x : array (N, H, W, C)
+        The input, as the backend saw it.
+    upto : str
+        The last layer that was computed.
+    outputs, caches : dict
+        By layer: the backend's arrays, and what the way back needs.
+    """
+
+    def __init__(self, ops, x):
+        self.ops, self.x, self.upto = ops, x, None
+        self.outputs, self.caches = {}, {}
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, layer):
+        if layer not in self.outputs:
+            raise InputError(f"the trace has no layer {layer!r}; it holds: {', '.join(self.outputs)}")
+        return self.ops.to_numpy(self.outputs[layer])
+
+
+class Network:
+    """A feed-forward network.
+
+    Parameters
+    ----------
+    layers : sequence of layer specs
+        From `tinycnn.layers`, in order; names must differ.
+    input_shape : tuple (H, W, C)
+        Of one image.
+    backend : "auto", "reference" or "cpu"
+    seed : int
+        Of the initial weights (Glorot-uniform; biases 0): the same for every backend, and up to rounding every dtype.
+    dtype : "float32" or "float64"
+    meta : dict of str, optional
+        Facts about the network that are saved with it: data set, class names, ...
+
+    Attributes
+    ----------
+    params : dict of dict of array
+        `params[layer]["w"]` and `["b"]`; change them in place at will.
+    shapes : dict
+        The output shape of each layer, without the batch axis.
+
+    Raises
+    ------
+    InputError
+        Layers that do not fit each other, named.
+
+    Examples
+    --------
+    >>> from tinycnn.layers import Conv2D, Dense, Flatten, MaxPool2D, ReLU
+    >>> net = Network([Conv2D("c", 8), ReLU("r"), MaxPool2D("p"), Flatten("f"), Dense("out", 10)], (8, 8, 1))
+    >>> net.shapes["p"]
+    (4, 4, 8)
+    """
+
+    def __init__(self, layers, input_shape, *, backend="auto", seed=0, dtype="float32", meta=None):
+        self.layers = tuple(layers)
+        self.layer_names = [layer.name for layer in self.layers]
+        repeated = {name for name in self.layer_names if self.layer_names.count(name) > 1}
+        if repeated or not self.layers:
+            raise InputError(f"a network needs layers with different names; repeated: {sorted(repeated)}")
+        self.input_shape = tuple(int(v) for v in input_shape)
+        if len(self.input_shape) != 3 or min(self.input_shape) < 1:
+            raise InputError(f"input_shape must be (H, W, C), all >= 1, got {tuple(input_shape)}")
+        self.ops = get_ops(backend, str(np.dtype(dtype)))
+        self.dtype = self.ops.dtype
+        self.meta = dict(meta or {})
+        self.shapes, self.params = {}, {}
+        shape = self.input_shape
+        for i, layer in enumerate(self.layers):
+            p = layer.init(shape, np.random.default_rng([seed, i]))
+            if p:
+                self.params[layer.name] = {name: self.ops.asarray(a) for name, a in p.items()}
+            self.shapes[layer.name] = shape = layer.output_shape(shape)
+
+    def __repr__(self):
+        size = sum(a.size for p in self.params.values() for a in p.values())
+        return f"Network({' '.join(self.layer_names)}; input {self.input_shape}, {size:,} parameters, {self.ops.name})"
+
+    def check_layer(self, name):
+        """Return `name` if the network has such a layer; else raise an InputError that lists its layers."""
+        return choose(name, self.layer_names, "layer")
+
+    # -- forward -----------------------------------------------------------------------------------------------
+
+    def forward(self, x, upto=None, rng=None):
+        """Run a batch through the network and keep what every layer left behind.
+
+        Parameters
+        ----------
+        x : array (N, H, W, C)
+            uint8, divided by 255 on the way in, or float, taken as it is.
+        upto : str, optional
+            The last layer to compute; default: the logits.
+        rng : numpy.random.Generator, optional
+            Given only in training: dropout draws from it. Without it, dropout does nothing.
+
+        Returns
+        -------
+        Trace
+
+        Raises
+        ------
+        InputError
+            Images of the wrong shape or dtype, or with NaN; an unknown layer.
+        """
+        x = check_images(x, self.input_shape, "x")
+        return self._forward(x, self.check_layer(self.layer_names[-1] if upto is None else upto), rng)
+
+    def _forward(self, x, upto, rng=None):
+        x = y = self.ops.from_images(x)
+        trace = Trace(self.ops, x)
+        for layer in self.layers:
+            y, trace.caches[layer.name] = layer.forward(self.ops, self.params.get(layer.name), y, rng)
+            trace.outputs[layer.name] = y
+            if layer.name == upto:
+                break
+        trace.upto = upto
+        return trace
+
+    def features(self, x, layer, batch_size=100):
+        """Activations of `layer` for any number of images: NumPy in, NumPy out, memory for one batch at a time.
+
+        Parameters
+        ----------
+        x : array (N, H, W, C)
+            As for `forward`.
+        layer : str
+        batch_size : int
+
+        Returns
+        -------
+        numpy.ndarray (N, *shapes[layer])
+
+        Raises
+        ------
+        InputError
+            As for `forward`.
+        """
+        x = check_images(x, self.input_shape, "x")
+        self.check_layer(layer)
+        if batch_size < 1:
+            raise InputError(f"batch_size must be at least 1, got {batch_size}")
+        out = np.empty((len(x), *self.shapes[layer]), self.dtype)
+        for i in range(0, len(x), batch_size):
+            y = self.ops.from_images(x[i : i + batch_size])
+            for spec in self.layers:
+                y = spec.forward(self.ops, self.params.get(spec.name), y, None)[0]
+                if spec.name == layer:
+                    break
+            out[i : i + batch_size] = self.ops.to_numpy(y)
+        return out
+
+    def logits(self, x, batch_size=100):
+        """The last layer's output for any number of images, (N, classes); see `features`."""
+        return self.features(x, self.layer_names[-1], batch_size)
+
+    # -- backward ----------------------------------------------------------------------------------------------
+
+    def backward(self, trace, seed, at=None, rule="gradient", unpool="switches"):
+        """Send a signal from a layer's output back to the pixels.
+
+        Parameters
+        ----------
+        trace : Trace
+            Of a forward pass that reached `at`.
+        seed : array, shape of ``trace[at]``
+            The signal at the output of layer `at`.
+        at : str, optional
+            Where the signal starts; default: the last layer of the trace.
+        rule : "gradient", "deconvnet" or "guided"
+            What a ReLU does to the signal (rules.py); that of layer `at` itself included, if it is one.
+        unpool : "switches", "repeat" or "center"
+            What undoes a max-pool.
+
+        Returns
+        -------
+        numpy.ndarray (N, H, W, C)
+
+        Raises
+        ------
+        InputError
+            Unknown layer, rule or unpooling, or a seed of the wrong shape.
+        """
+        at = self.check_layer(trace.upto if at is None else at)
+        rule = rules.get_rule(rule, unpool)
+        self._check_seed(trace, seed, at)
+        dy = self.ops.asarray(seed)
+        for layer in reversed(self.layers[: self.layer_names.index(at) + 1]):
+            dy = layer.backward(self.ops, self.params.get(layer.name), trace.caches[layer.name], dy, rule)
+        return self.ops.to_numpy(dy)
+
+    def param_grads(self, trace, dlogits):
+        """Gradients of every parameter for a signal at the logits: {layer: {name: array}}.
+
+        Parameters
+        ----------
+        trace : Trace
+            Of a whole forward pass.
+        dlogits : array (N, classes)
+            For a loss: its gradient with respect to the logits.
+
+        Raises
+        ------
+        InputError
+            The trace stops before the logits, or `dlogits` has another shape.
+        """
+        self._check_seed(trace, dlogits, self.layer_names[-1])
+        rule, dy, grads = rules.RULES["gradient"], self.ops.asarray(dlogits), {}
+        first = next((i for i, name in enumerate(self.layer_names) if name in self.params), len(self.layers))
+        for i in range(len(self.layers) - 1, first - 1, -1):
+            layer = self.layers[i]
+            p, cache = self.params.get(layer.name), trace.caches[layer.name]
+            if p:
+                grads[layer.name] = layer.param_grads(self.ops, p, cache, dy)
+            if i > first:
+                dy = layer.backward(self.ops, p, cache, dy, rule)
+        return grads
+
+    def _check_seed(self, trace, seed, at):
+        shape = tuple(trace[at].shape)
+        if tuple(np.shape(seed)) != shape:
+            raise InputError(f"the signal at {at!r} must have that layer's shape {shape}, got {np.shape(seed)}")
+
+    # -- geometry ----------------------------------------------------------------------------------------------
+
+    def receptive_field(self, layer):
+        """What part of the image a unit of `layer` sees.
+
+        Returns
+        -------
+        size, stride, offset : tuple (vertical, horizontal), in pixels
+            Unit (i, j) sees rows offset + stride * i to that + size - 1 (columns likewise); parts may hang over the
+            border, where padding is. A dense layer's unit sees the whole image (stride 0).
+        """
+        self.check_layer(layer)
+        size, stride, offset, shape = [1, 1], [1, 1], [0, 0], self.input_shape
+        for spec in self.layers[: self.layer_names.index(layer) + 1]:
+            if hasattr(spec, "window"):
+                pads = self._pads(spec, shape)
+                for axis in (0, 1):
+                    size[axis] += (spec.window[axis] - 1) * stride[axis]
+                    offset[axis] -= pads[axis] * stride[axis]
+                    stride[axis] *= spec.stride[axis]
+            shape = self.shapes[spec.name]
+            if len(shape) == 1:
+                return self.input_shape[:2], (0, 0), (0, 0)
+        return tuple(size), tuple(stride), tuple(offset)
+
+    @staticmethod
+    def _pads(spec, shape):
+        from .ops import geometry
+
+        return geometry.windows(shape, spec.window, spec.stride, spec.padding)[2:]
+
+    # -- files -------------------------------------------------------------------------------------------------
+
+    def save(self, path):
+        """Write weights, layer specs and `meta` to a safetensors file; see `tinycnn.checkpoint`."""
+        from . import checkpoint
+
+        checkpoint.save_network(self, path)
+
+    @classmethod
+    def load(cls, path, backend="auto"):
+        """Read a network that `save` wrote; see `tinycnn.checkpoint`."""
+        from . import checkpoint
+
+        return checkpoint.load_network(path, backend)

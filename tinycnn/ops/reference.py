@@ -1,0 +1,226 @@
+"""The definition of every primitive, in plain NumPy, written to be read; and the oracle of the fast backends.
+
+Images are (N, H, W, C), convolution weights (kh, kw, C, K), dense weights (in, out). `dy` is always the signal that
+comes back with respect to an output y, whatever rule made it. Window geometry: see geometry.py.
+
+A convolution is one matrix product per image (im2col): row (r, c) of cols (OH*OW, kh*kw*C) is the window that output
+pixel (r, c) looks at, so y = cols w + b with w as (kh*kw*C, K). Then dcols = dy w' comes back to pixels by the transpose of
+im2col (col2im adds where windows overlap), and dw = cols' dy.
+"""
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from .geometry import windows
+
+
+class Ops:
+    """Primitives on NumPy arrays of one working dtype; takes and returns arrays, checks nothing.
+
+    Parameters
+    ----------
+    dtype : str or numpy.dtype
+        float32 to work, float64 to check.
+    """
+
+    name = "reference"
+
+    def __init__(self, dtype="float32"):
+        self.dtype = np.dtype(dtype)
+
+    # -- arrays ------------------------------------------------------------------------------------------------
+
+    def asarray(self, a):
+        """`a` as a contiguous array of the working dtype, where this backend computes."""
+        return np.ascontiguousarray(a, self.dtype)
+
+    def from_images(self, images):
+        """A batch of images as the network's input: uint8 is divided by 255, float is taken as it is."""
+        if images.dtype == np.uint8:
+            return images.astype(self.dtype) / self.dtype.type(255)
+        return self.asarray(images)
+
+    def to_numpy(self, a):
+        """`a` as a NumPy array."""
+        return np.asarray(a)
+
+    def zeros(self, shape):
+        return np.zeros(shape, self.dtype)
+
+    # -- convolution -------------------------------------------------------------------------------------------
+
+    def conv2d(self, x, w, b, stride=(1, 1), padding="SAME"):
+        """y (N, OH, OW, K) = x (N, H, W, C) convolved with w (kh, kw, C, K), plus b (K,)."""
+        kh, kw, C, K = w.shape
+        OH, OW, _, _ = windows(x.shape[1:], (kh, kw), stride, padding)
+        y = np.empty((len(x), OH, OW, K), x.dtype)
+        for n in range(len(x)):
+            cols = im2col(x[n], (kh, kw), stride, padding)
+            y[n] = (cols @ w.reshape(-1, K) + b).reshape(OH, OW, K)
+        return y
+
+    def conv2d_backward_data(self, dy, w, shape, stride=(1, 1), padding="SAME"):
+        """dx of `shape` (N, H, W, C) from dy (N, OH, OW, K): the adjoint of the convolution."""
+        kh, kw, C, K = w.shape
+        dx = np.empty(shape, dy.dtype)
+        for n in range(len(dy)):
+            dcols = dy[n].reshape(-1, K) @ w.reshape(-1, K).T
+            dx[n] = col2im(dcols, shape[1:], (kh, kw), stride, padding)
+        return dx
+
+    def conv2d_backward_weights(self, x, dy, shape, stride=(1, 1), padding="SAME"):
+        """(dw, db) from x (N, H, W, C) and dy (N, OH, OW, K); dw has `shape` (kh, kw, C, K)."""
+        kh, kw, C, K = shape
+        dw = np.zeros((kh * kw * C, K), dy.dtype)
+        for n in range(len(x)):
+            dw += im2col(x[n], (kh, kw), stride, padding).T @ dy[n].reshape(-1, K)
+        return dw.reshape(shape), dy.sum((0, 1, 2))
+
+    # -- pooling -----------------------------------------------------------------------------------------------
+
+    def maxpool2d(self, x, window, stride, padding="SAME"):
+        """y (N, OH, OW, C) and its switches (uint8): window-local index i * kw + j of the FIRST maximum.
+
+        Padding never wins. The position that a switch names is row r * stride - pad_top + i, likewise the column.
+        """
+        N, H, W, C = x.shape
+        kh, kw = window
+        OH, OW, top, left = windows((H, W), window, stride, padding)
+        padded = np.full((N, *_padded_size(window, stride, (OH, OW), (H, W), top, left), C), -np.inf, x.dtype)
+        padded[:, top : top + H, left : left + W] = x
+        # views (N, OH, OW, C, kh, kw)
+        views = sliding_window_view(padded, window, axis=(1, 2))[:, :: stride[0], :: stride[1]][:, :OH, :OW]
+        flat = views.reshape(N, OH, OW, C, kh * kw)
+        switches = flat.argmax(-1)
+        y = np.take_along_axis(flat, switches[..., None], -1)[..., 0]
+        return y, switches.astype(np.uint8)
+
+    def unpool2d(self, dy, switches, shape, window, stride, padding="SAME", how="switches"):
+        """dx of `shape` (N, H, W, C) from dy (N, OH, OW, C): each value goes back to pixels of its window.
+
+        how : "switches": to the place of the maximum (the adjoint of the pool; overlapping windows add up).
+            "center": to the window's centre ((k - 1) // 2, moved inside the image at a border).
+            "repeat": to every pixel of its block, the stride x stride pixels that start where the window starts.
+        """
+        _, H, W, _ = shape
+        kh, kw = window
+        sh, sw = stride
+        OH, OW, top, left = windows((H, W), window, stride, padding)
+        dx = np.zeros(shape, dy.dtype)
+        n, k = np.ogrid[: shape[0], : shape[3]]
+        for r in range(OH):
+            for c in range(OW):
+                h, v = r * sh - top, c * sw - left
+                if how == "repeat":
+                    dx[:, max(h, 0) : max(h + sh, 0), max(v, 0) : max(v + sw, 0)] = dy[:, r, c][:, None, None]
+                elif how == "center":
+                    dx[:, np.clip(h + (kh - 1) // 2, 0, H - 1), np.clip(v + (kw - 1) // 2, 0, W - 1)] += dy[:, r, c]
+                else:
+                    i, j = np.divmod(switches[:, r, c].astype(int), kw)
+                    dx[n, h + i, v + j, k] += dy[:, r, c]
+        return dx
+
+    # -- conv -> relu -> pool as one block: the composition defines it, a backend may do better ------------------
+
+    def conv_relu_pool(self, x, w, b, stride, padding, window, pool_stride, pool_padding, work):
+        """(y, switches) of maxpool2d(relu(conv2d(x))); they may live in `work` until its next use."""
+        return self.maxpool2d(self.relu(self.conv2d(x, w, b, stride, padding)), window, pool_stride, pool_padding)
+
+    def conv_relu_pool_backward(
+        self, x, w, y, switches, dy, stride, padding, window, pool_stride, pool_padding, need_dx, work
+    ):
+        """(dw, db, dx or None) of the block, for the gradient rule. A pooled zero came from a ReLU that was off."""
+        OH, OW, _, _ = windows(x.shape[1:], w.shape[:2], stride, padding)
+        shape = (len(x), OH, OW, w.shape[3])
+        dconv = self.unpool2d(self.relu_backward(dy, y), switches, shape, window, pool_stride, pool_padding)
+        dw, db = self.conv2d_backward_weights(x, dconv, w.shape, stride, padding)
+        return dw, db, self.conv2d_backward_data(dconv, w, x.shape, stride, padding) if need_dx else None
+
+    # -- elementwise -------------------------------------------------------------------------------------------
+
+    def relu(self, x):
+        return np.maximum(x, 0)
+
+    def relu_backward(self, dy, y, mask=True, rectify=False):
+        """dx = dy * (y > 0 if mask) * (dy > 0 if rectify); y is the ReLU's output. See rules.py."""
+        keep = np.ones(dy.shape, bool)
+        if mask:
+            keep &= y > 0
+        if rectify:
+            keep &= dy > 0
+        return np.where(keep, dy, self.dtype.type(0))
+
+    def dropout_mask(self, shape, rate, rng):
+        """Inverted dropout's factors: 0 with probability `rate`, else 1 / (1 - rate); drawn from `rng`."""
+        return self.asarray((rng.random(shape, np.float32) >= rate) / (1 - rate))
+
+    # -- dense -------------------------------------------------------------------------------------------------
+
+    def dense(self, x, w, b):
+        """y (N, out) = x (N, in) w (in, out) + b."""
+        return x @ w + b
+
+    def dense_backward_data(self, dy, w):
+        """dx (N, in) = dy (N, out) w'."""
+        return dy @ w.T
+
+    def dense_backward_weights(self, x, dy):
+        """(dw (in, out), db (out,))."""
+        return x.T @ dy, dy.sum(0)
+
+    # -- loss and optimizers -----------------------------------------------------------------------------------
+
+    def softmax(self, logits):
+        """Softmax along the last axis, shifted by the maximum so that it never overflows."""
+        e = np.exp(logits - logits.max(-1, keepdims=True))
+        return e / e.sum(-1, keepdims=True)
+
+    def softmax_cross_entropy(self, logits, labels):
+        """(mean of -log p[label], its gradient with respect to the logits (N, classes))."""
+        rows = np.arange(len(logits))
+        shifted = logits - logits.max(1, keepdims=True)
+        logsum = np.log(np.exp(shifted).sum(1))
+        dlogits = self.softmax(logits)
+        dlogits[rows, labels] -= 1
+        return float((logsum - shifted[rows, labels]).mean()), dlogits / self.dtype.type(len(logits))
+
+    def adam_step(self, p, g, m, v, lr, beta1, beta2, eps, t):
+        """One step of Adam at time t = 1, 2, ..., in place on p, m and v (Kingma and Ba 2014, algorithm 1)."""
+        m += (1 - beta1) * (g - m)
+        v += (1 - beta2) * (g * g - v)
+        p -= lr / (1 - beta1**t) * m / (np.sqrt(v / (1 - beta2**t)) + eps)
+
+    def sgd_step(self, p, g, v, lr, momentum):
+        """One step of gradient descent with momentum, in place on p and v: v = momentum v + g, p -= lr v."""
+        v *= momentum
+        v += g
+        p -= lr * v
+
+
+def im2col(x, kernel, stride, padding):
+    """x (H, W, C) -> cols (OH*OW, kh*kw*C): each row a window, zero where it hangs over the border."""
+    H, W, C = x.shape
+    OH, OW, top, left = windows((H, W), kernel, stride, padding)
+    padded = np.zeros((*_padded_size(kernel, stride, (OH, OW), (H, W), top, left), C), x.dtype)
+    padded[top : top + H, left : left + W] = x
+    views = sliding_window_view(padded, kernel, axis=(0, 1))[:: stride[0], :: stride[1]][:OH, :OW]
+    return views.transpose(0, 1, 3, 4, 2).reshape(OH * OW, -1)  # (OH, OW, C, kh, kw) -> (OH*OW, kh*kw*C)
+
+
+def col2im(cols, shape, kernel, stride, padding):
+    """The adjoint of im2col: cols (OH*OW, kh*kw*C) -> (H, W, C), values of the same pixel added up."""
+    H, W, C = shape
+    (kh, kw), (sh, sw) = kernel, stride
+    OH, OW, top, left = windows((H, W), kernel, stride, padding)
+    padded = np.zeros((*_padded_size(kernel, stride, (OH, OW), (H, W), top, left), C), cols.dtype)
+    cols = cols.reshape(OH, OW, kh, kw, C)
+    for i in range(kh):
+        for j in range(kw):
+            padded[i : i + OH * sh : sh, j : j + OW * sw : sw] += cols[:, :, i, j]
+    return padded[top : top + H, left : left + W]
+
+
+def _padded_size(kernel, stride, out, size, top, left):
+    """Rows and columns that hold the image, the padding before it, and every window to its end."""
+    (kh, kw), (sh, sw), (OH, OW), (H, W) = kernel, stride, out, size
+    return max((OH - 1) * sh + kh, top + H), max((OW - 1) * sw + kw, left + W)

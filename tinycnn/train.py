@@ -1,0 +1,242 @@
+"""Training: batches drawn at random, softmax cross-entropy, an optimizer; checkpoints that lose nothing.
+
+Every random number (batches, dropout) comes from one generator, whose state is part of the checkpoint: a run that is
+interrupted, also by kill -9, and resumed ends with the same bytes as one that was not.
+"""
+
+import dataclasses
+import math
+import signal
+import threading
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from . import checkpoint as checkpoints
+from . import fused, optim
+from .errors import InputError, check_images, check_labels
+from .losses import accuracy
+
+TRAIN_SAMPLE = 2000  # training images, the same ones each time, on which the training accuracy is measured
+
+
+class Interrupted(KeyboardInterrupt):
+    """Training was stopped by Ctrl-C, after the checkpoint was written."""
+
+
+@dataclass
+class History:
+    """What happened: `losses` after every step; accuracies at `eval_steps` (counted in steps done)."""
+
+    losses: list = field(default_factory=list)
+    eval_steps: list = field(default_factory=list)
+    train_accuracy: list = field(default_factory=list)
+    val_accuracy: list = field(default_factory=list)
+
+    @property
+    def steps(self):
+        """The number of steps done."""
+        return len(self.losses)
+
+    def to_dict(self):
+        """Return the four lists by name."""
+        return dataclasses.asdict(self)
+
+
+def fit(
+    net, images, labels, val=None, *, steps=1000, batch_size=100, optimizer="adam", lr=1e-4, seed=0,
+    eval_every=100, checkpoint=None, checkpoint_every=None, resume=False, progress=True,
+):  # fmt: skip
+    """Train a network in place.
+
+    Parameters
+    ----------
+    net : Network
+    images : uint8 array (N, H, W, C)
+        May be memory-mapped; a batch is gathered at a time.
+    labels : integer array (N,)
+    val : (images, labels), optional
+        Validation data; its accuracy is measured on all of it.
+    steps : int
+        Steps in total, those before a resume included.
+    batch_size : int
+        Drawn at random, without replacement within a batch.
+    optimizer : "adam", "sgd" or an object of `tinycnn.optim`
+        A name takes `lr`; an object has its own.
+    lr : float
+    seed : int
+        Of the batches and of dropout.
+    eval_every : int
+        Steps between measurements of the accuracy (and at the start and the end).
+    checkpoint : path, optional
+        Where to keep the state; written atomically.
+    checkpoint_every : int, optional
+        Steps between checkpoints; default: `eval_every`. One is always written at the end.
+    resume : bool
+        Go on from `checkpoint` if it exists.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    History
+
+    Raises
+    ------
+    InputError
+        Data that do not fit the network, a checkpoint of other settings, or a loss that is no longer finite (the last
+        good checkpoint is kept).
+    Interrupted
+        Ctrl-C was pressed; the checkpoint holds everything up to then.
+    """
+    classes = net.shapes[net.layer_names[-1]][0]
+    _check_training_data(net, images, labels, classes, "images", "labels")
+    labels = check_labels(labels, len(images), classes)
+    if val is not None:
+        _check_training_data(net, *val, classes, "val images", "val labels")
+    if steps < 1 or eval_every < 1 or not 1 <= batch_size <= len(images):
+        raise InputError(
+            f"need steps >= 1, eval_every >= 1 and 1 <= batch_size <= {len(images)} (the number of images), "
+            f"got steps={steps}, eval_every={eval_every}, batch_size={batch_size}"
+        )
+    optimizer = optim.get_optimizer(optimizer, lr)
+    settings = {
+        "optimizer": {"type": type(optimizer).__name__, **dataclasses.asdict(optimizer)},
+        "batch_size": batch_size,
+        "seed": seed,
+        "images": len(images),
+        "labels_crc32": zlib.crc32(labels.tobytes()),
+    }
+    run = _Run(net, optimizer, np.random.default_rng(seed), settings, checkpoint)
+    if checkpoint is not None:
+        run.clear_remains()
+        if resume and Path(checkpoint).exists():
+            run.restore()
+    every = checkpoint_every or eval_every
+    sample = np.random.default_rng(0).permutation(len(images))[:TRAIN_SAMPLE]
+    sample.sort()
+
+    def evaluate():
+        run.history.eval_steps.append(run.history.steps)
+        run.history.train_accuracy.append(accuracy(net.logits(images[sample]), labels[sample]))
+        if val is not None:
+            run.history.val_accuracy.append(accuracy(net.logits(val[0]), np.asarray(val[1])))
+
+    bar = tqdm(total=steps, initial=run.history.steps, desc="training", unit="step", disable=None if progress else True)
+    with bar, _InterruptFlag() as interrupted:
+        if run.history.steps == 0:
+            evaluate()
+        while run.history.steps < steps and not interrupted:
+            batch = run.rng.choice(len(images), batch_size, replace=False)
+            run.step(images[batch], labels[batch])
+            done = run.history.steps
+            if done % eval_every == 0 or done == steps:
+                evaluate()
+            if checkpoint is not None and (done % every == 0 or done == steps):
+                run.save()
+            shown = {"loss": f"{run.history.losses[-1]:.3f}", "train": f"{run.history.train_accuracy[-1]:.1%}"}
+            if val is not None:
+                shown["val"] = f"{run.history.val_accuracy[-1]:.1%}"
+            bar.set_postfix(shown, refresh=False)
+            bar.update()
+    if interrupted and run.history.steps < steps:
+        if checkpoint is None:
+            raise Interrupted(f"stopped after {run.history.steps} of {steps} steps; no checkpoint was asked for")
+        run.save()
+        raise Interrupted(f"stopped after {run.history.steps} of {steps} steps; {checkpoint} holds them")
+    return run.history
+
+
+class _Run:
+    """The state of a training run, and how it is saved."""
+
+    def __init__(self, net, optimizer, rng, settings, path):
+        self.net, self.optimizer, self.rng, self.settings, self.path = net, optimizer, rng, settings, path
+        self.state = optimizer.init(net.ops, net.params)
+        self.history = History()
+        self.work = fused.Workspace()
+
+    def step(self, images, labels):
+        t = self.history.steps + 1
+        x = self.net.ops.from_images(images)
+        loss, grads = fused.loss_and_grads(self.net, x, labels, self.work, self.rng)
+        if not math.isfinite(loss):
+            raise self._diverged(f"the loss became {loss} at step {t}")
+        optim.step(self.net.ops, self.optimizer, self.net.params, grads, self.state, t)
+        self.history.losses.append(loss)
+
+    def _diverged(self, what):
+        kept = f"; {self.path} keeps the last good state" if self.path and Path(self.path).exists() else ""
+        return InputError(f"training diverged: {what}; lower lr (now {self.optimizer.lr}){kept}")
+
+    def save(self):
+        for layer, p in self.net.params.items():
+            for k, a in p.items():
+                if not np.isfinite(self.net.ops.to_numpy(a)).all():
+                    raise self._diverged(f"{layer}/{k} is no longer finite after step {self.history.steps}")
+        tensors = {"optimizer/" + k: self.net.ops.to_numpy(a) for k, a in self.state.items()}
+        tensors |= {"history/" + k: np.array(v, np.float64) for k, v in self.history.to_dict().items()}
+        training = {"settings": self.settings, "rng": self.rng.bit_generator.state}
+        checkpoints.save_network(self.net, self.path, tensors, training)
+
+    def restore(self):
+        header, tensors = checkpoints.read(self.path)
+        training = header.get("training")
+        if training is None:
+            raise InputError(f"{self.path}: holds weights, but no state of training to resume; choose another file")
+        for k, value in self.settings.items():
+            if training["settings"].get(k) != value:
+                raise InputError(
+                    f"{self.path}: was trained with {k}={training['settings'].get(k)}, now {value} is asked for; "
+                    "use the same settings, or start anew without resuming"
+                )
+        checkpoints.set_params(self.net, tensors, self.path)
+        for k, a in self.state.items():
+            a[...] = self.net.ops.asarray(tensors["optimizer/" + k])
+        self.rng.bit_generator.state = training["rng"]
+        history = {k: tensors["history/" + k].tolist() for k in self.history.to_dict()}
+        history["eval_steps"] = [int(v) for v in history["eval_steps"]]
+        self.history = History(**history)
+
+    def clear_remains(self):
+        """Remove what a killed process left half-written beside the checkpoint."""
+        path = Path(self.path)
+        for remains in path.parent.glob(f"{path.stem}.tmp-*{path.suffix}"):
+            remains.unlink()
+
+
+class _InterruptFlag:
+    """True once Ctrl-C was pressed: a step is finished before training stops. A second Ctrl-C interrupts at once."""
+
+    def __init__(self):
+        self.pressed = False
+
+    def __bool__(self):
+        return self.pressed
+
+    def _press(self, *_):
+        self.pressed = True
+        signal.signal(signal.SIGINT, self.previous)
+
+    def __enter__(self):
+        self.previous = signal.getsignal(signal.SIGINT)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, self._press)
+        return self
+
+    def __exit__(self, *_):
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, self.previous)
+
+
+def _check_training_data(net, images, labels, classes, what, what_labels):
+    """Images must be uint8 of the network's shape; without reading them all, they may be memory-mapped."""
+    check_images(images[:0] if len(images) else images, net.input_shape, what)
+    if images.dtype != np.uint8:
+        raise InputError(f"{what}: expected dtype uint8 (N, H, W, C) in [0, 255], got {images.dtype}")
+    if len(images) == 0:
+        raise InputError(f"{what}: there are none")
+    check_labels(labels, len(images), classes, what_labels)
