@@ -7,5 +7,6 @@ from .ops import available, get_ops
 
 __version__ = "0.1.0"
 __all__ = [
-    "InputError", "Network", "Trace", "available", "data", "get_ops", "gradcheck", "layers", "losses", "models", "optim", "train",
+    "InputError", "Network", "Trace", "available", "data", "get_ops", "gradcheck", "layers", "losses", "models",
+    "optim", "train",
 ]  # fmt: skip

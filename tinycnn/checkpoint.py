@@ -1,8 +1,8 @@
 """Networks and training states as safetensors files: no pickle, readable by every framework.
 
-Tensors are called LAYER/NAME ("conv1/w"); an interrupted training adds "optimizer/..." and "history/...". One metadata
-entry, "tinycnn", holds the rest as JSON: layer specs, input shape, pixel scaling, the network's `meta`, and for training the
-step, the settings and the random generator's state. (One entry, because the order of several is not reproducible.)
+Tensors are called LAYER/NAME ("conv1/w"); a training state adds "optimizer/..." and "history/...". One metadata entry,
+"tinycnn", holds the rest as JSON: layer specs, input shape, pixel scaling, the network's `meta`, and for training the
+settings and the random generator's state. (One entry, because the order of several is not reproducible.)
 """
 
 import dataclasses

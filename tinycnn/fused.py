@@ -1,7 +1,7 @@
 """The training path: conv -> bias -> relu -> max-pool as one block, an optimisation of the same layers.
 
-Nobody reads a convolution's full output in training: the pool keeps one value of each window and remembers where it stood.
-So a backend may run the whole block image by image in cache and leave only the pooled map and its switches
+Nobody reads a convolution's full output in training: the pool keeps one value of each window and remembers where it
+stood. So a backend may run the whole block image by image in cache and leave only the pooled map and its switches
 (`ops.conv_relu_pool`); on the way back the switches say where the gradient is. Everything else goes layer by layer.
 
 The layered path of network.py stays the definition; the tests hold this one to it. All large arrays live in a Workspace

@@ -96,7 +96,10 @@ def check_layer(ops, layer, x, seed=0, eps=1e-5):
     def f():
         return float((forward()[0] * dy).sum())
 
-    analytic = {"x": layer.backward(ops, p, cache, dy, RULES["gradient"]), **layer.param_grads(ops, p, cache, dy)}
+    analytic = {
+        "x": layer.backward(ops, p, cache, dy, RULES["gradient"]),
+        **layer.param_grads(ops, p, cache, dy),
+    }
     arrays = {"x": x, **p}
     return {k: relative_error(analytic[k], numeric_gradient(f, arrays[k], eps)) for k in arrays}
 

@@ -36,10 +36,14 @@ def _pair(value, what, name):
 def _window_output(name, shape, window, stride, padding):
     """(OH, OW) of a window that slides over `shape`, which must be (H, W, C)."""
     if len(shape) != 3:
-        raise InputError(f"layer {name!r} takes images (H, W, C), but its input has shape {shape}; it follows a Flatten?")
+        raise InputError(
+            f"layer {name!r} takes images (H, W, C), but its input has shape {shape}; it follows a Flatten?"
+        )
     OH, OW, _, _ = geometry.windows(shape, window, stride, padding)
     if OH < 1 or OW < 1:
-        raise InputError(f"layer {name!r}: a {window[0]}x{window[1]} window does not fit an input of {shape[0]}x{shape[1]}")
+        raise InputError(
+            f"layer {name!r}: a {window[0]}x{window[1]} window does not fit an input of {shape[0]}x{shape[1]}"
+        )
     return OH, OW
 
 
@@ -178,11 +182,16 @@ class Dense(_Layer):
 
     def output_shape(self, shape):
         if len(shape) != 1:
-            raise InputError(f"layer {self.name!r} takes vectors, but its input has shape {shape}; put a Flatten before it")
+            raise InputError(
+                f"layer {self.name!r} takes vectors, but its input has shape {shape}; put a Flatten before it"
+            )
         return (self.units,)
 
     def init(self, shape, rng):
-        return {"w": _glorot_uniform((shape[0], self.units), shape[0], self.units, rng), "b": np.zeros(self.units)}
+        return {
+            "w": _glorot_uniform((shape[0], self.units), shape[0], self.units, rng),
+            "b": np.zeros(self.units),
+        }
 
     def forward(self, ops, p, x, rng=None):
         return ops.dense(x, p["w"], p["b"]), x

@@ -1,6 +1,6 @@
 """Softmax cross-entropy and accuracy.
 
-    loss = mean over the batch of -log softmax(logits)[label],   d loss / d logits = (softmax(logits) - onehot(label)) / N
+loss = mean over the batch of -log softmax(logits)[label],   d loss / d logits = (softmax(logits) - onehot(label)) / N
 """
 
 from .errors import check_labels

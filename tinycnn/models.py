@@ -61,4 +61,11 @@ def build(name, backend="auto", seed=0, dtype="float32", classes=10, dropout=0.0
         Unknown model, backend or dtype.
     """
     specs = layers(name, classes, dropout)
-    return Network(specs, INPUT_SHAPES[name], backend=backend, seed=seed, dtype=dtype, meta={"model": name, **(meta or {})})
+    return Network(
+        specs,
+        INPUT_SHAPES[name],
+        backend=backend,
+        seed=seed,
+        dtype=dtype,
+        meta={"model": name, **(meta or {})},
+    )

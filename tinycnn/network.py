@@ -3,8 +3,8 @@
     trace = net.forward(x)                                   what every layer left behind
     dx = net.backward(trace, seed, at="relu2", rule="guided")   one traversal; the rule is an argument
 
-Gradient, deconvnet and guided backprop are the same walk back through the same caches; only the ReLU differs (rules.py).
-Many traces of one network may be alive at once: nothing is stored in it but its parameters.
+Gradient, deconvnet and guided backprop are the same walk back through the same caches; only the ReLU differs
+(rules.py). Many traces of one network may be alive at once: nothing is stored in it but its parameters.
 """
 
 import numpy as np

@@ -125,7 +125,13 @@ def fit(
         if val is not None:
             run.history.val_accuracy.append(accuracy(net.logits(val[0]), np.asarray(val[1])))
 
-    bar = tqdm(total=steps, initial=run.history.steps, desc="training", unit="step", disable=None if progress else True)
+    bar = tqdm(
+        total=steps,
+        initial=run.history.steps,
+        desc="training",
+        unit="step",
+        disable=None if progress else True,
+    )
     with bar, _InterruptFlag() as interrupted:
         if run.history.steps == 0:
             evaluate()
@@ -137,7 +143,10 @@ def fit(
                 evaluate()
             if checkpoint is not None and (done % every == 0 or done == steps):
                 run.save()
-            shown = {"loss": f"{run.history.losses[-1]:.3f}", "train": f"{run.history.train_accuracy[-1]:.1%}"}
+            shown = {
+                "loss": f"{run.history.losses[-1]:.3f}",
+                "train": f"{run.history.train_accuracy[-1]:.1%}",
+            }
             if val is not None:
                 shown["val"] = f"{run.history.val_accuracy[-1]:.1%}"
             bar.set_postfix(shown, refresh=False)

@@ -19,7 +19,7 @@ def available():
     return tuple(BACKENDS)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def get_ops(name="auto", dtype="float32"):
     """Return the primitives of one backend.
 

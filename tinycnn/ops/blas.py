@@ -1,13 +1,9 @@
 """Matrix products for Numba kernels: SciPy's BLAS, called without copies and with any leading dimension.
 
-`np.dot` inside a kernel copies strided operands and cannot add to its output. These call the BLAS that SciPy exports for
-Cython (`scipy.linalg.cython_blas`) by symbol name, so that compiled kernels can still be cached on disk. All matrices are
-row-major with contiguous rows; BLAS is column-major, so c = a b is asked for as c' = b' a'.
-
-The parallelism is Numba's: inside `single_threaded()` the BLAS keeps to the thread that calls it.
+`np.dot` inside a kernel copies strided operands and cannot add to its output. These call the BLAS that SciPy exports
+for Cython (`scipy.linalg.cython_blas`) by symbol name, so that compiled kernels can still be cached on disk. All
+matrices are row-major with contiguous rows; BLAS is column-major, so c = a b is asked for as c' = b' a'.
 """
-
-import functools
 
 import llvmlite.binding
 import llvmlite.ir as ir
@@ -15,22 +11,11 @@ import numba
 import scipy.linalg.cython_blas  # noqa: F401  (loads the library whose symbols are registered below)
 from numba.core import cgutils
 from numba.extending import get_cython_function_address, intrinsic
-from threadpoolctl import ThreadpoolController
 
 _SYMBOLS = {}
 for _type, _name in ((numba.float32, "sgemm"), (numba.float64, "dgemm")):
     _SYMBOLS[_type] = f"tinycnn_{_name}"
     llvmlite.binding.add_symbol(_SYMBOLS[_type], get_cython_function_address("scipy.linalg.cython_blas", _name))
-
-
-@functools.lru_cache(maxsize=None)
-def _controller():
-    return ThreadpoolController().select(user_api="blas")
-
-
-def single_threaded():
-    """Context in which every BLAS of this process uses one thread."""
-    return _controller().limit(limits=1)
 
 
 @intrinsic

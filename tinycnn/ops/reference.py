@@ -4,8 +4,8 @@ Images are (N, H, W, C), convolution weights (kh, kw, C, K), dense weights (in, 
 comes back with respect to an output y, whatever rule made it. Window geometry: see geometry.py.
 
 A convolution is one matrix product per image (im2col): row (r, c) of cols (OH*OW, kh*kw*C) is the window that output
-pixel (r, c) looks at, so y = cols w + b with w as (kh*kw*C, K). Then dcols = dy w' comes back to pixels by the transpose of
-im2col (col2im adds where windows overlap), and dw = cols' dy.
+pixel (r, c) looks at, so y = cols w + b with w as (kh*kw*C, K). Then dcols = dy w' comes back to pixels by the
+transpose of im2col (col2im adds where windows overlap), and dw = cols' dy.
 """
 
 import numpy as np
@@ -37,7 +37,7 @@ class Ops:
     def from_images(self, images):
         """A batch of images as the network's input: uint8 is divided by 255, float is taken as it is."""
         if images.dtype == np.uint8:
-            return images.astype(self.dtype) / self.dtype.type(255)
+            return np.divide(images, self.dtype.type(255), dtype=self.dtype, order="C")  # memory maps are not C
         return self.asarray(images)
 
     def to_numpy(self, a):

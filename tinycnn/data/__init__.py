@@ -1,0 +1,247 @@
+"""Images and labels: the official files of MNIST, CIFAR-10 and STL-10, folders in STL-10's layout, embedded
+sets.
+
+Every set comes as uint8 images (N, H, W, C) and int64 labels (N,). ``digits`` and ``shapes`` need no files
+and no network; ``shapes`` also knows which pixels are the object.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tinycnn.data import cifar10, demo, mnist, stl10
+from tinycnn.errors import InputError, choose
+
+__all__ = ["NAMES", "SPLITS", "DatasetInfo", "folder_info", "info", "load", "load_folder", "masks"]
+
+NAMES = ("digits", "shapes", "mnist", "cifar10", "stl10")
+SPLITS = ("train", "test")
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What there is to know about a data set.
+
+    Parameters
+    ----------
+    name : str
+        What `load` takes.
+    title : str
+        What a figure says.
+    classes : tuple of str
+        Class names, in the order of the labels.
+    shape : tuple (H, W, C)
+        Of one image.
+    model : "mnist", "cifar10" or "stl10"
+        The network of the study that fits the shape.
+    source, licence : str
+    embedded : bool
+        True if the set needs neither files nor network.
+    """
+
+    name: str
+    title: str
+    classes: tuple
+    shape: tuple
+    model: str
+    source: str
+    licence: str
+    embedded: bool
+
+
+_INFO = {
+    "digits": DatasetInfo(
+        "digits",
+        "Digits",
+        mnist.CLASSES,
+        mnist.SHAPE,
+        "mnist",
+        "scikit-learn's digits (UCI, Alpaydin and Kaynak 1998), 8x8, enlarged to 28x28",
+        "CC BY 4.0",
+        True,
+    ),
+    "shapes": DatasetInfo(
+        "shapes",
+        "Shapes",
+        demo.SHAPES,
+        (32, 32, 3),
+        "cifar10",
+        "made by tinycnn.data.demo from a fixed seed",
+        "MIT, as this program",
+        True,
+    ),
+    "mnist": DatasetInfo(
+        "mnist",
+        "MNIST",
+        mnist.CLASSES,
+        mnist.SHAPE,
+        "mnist",
+        "LeCun, Cortes and Burges, http://yann.lecun.com/exdb/mnist/",
+        "CC BY-SA 3.0",
+        False,
+    ),
+    "cifar10": DatasetInfo(
+        "cifar10",
+        "CIFAR-10",
+        cifar10.CLASSES,
+        cifar10.SHAPE,
+        "cifar10",
+        "Krizhevsky 2009, https://www.cs.toronto.edu/~kriz/cifar.html",
+        "none stated; the authors ask to cite the report",
+        False,
+    ),
+    "stl10": DatasetInfo(
+        "stl10",
+        "STL-10",
+        stl10.CLASSES,
+        stl10.SHAPE,
+        "stl10",
+        "Coates, Lee and Ng 2011, https://cs.stanford.edu/~acoates/stl10/",
+        "none stated; photographs from ImageNet, for research; the authors ask to cite the paper",
+        False,
+    ),
+}
+
+
+def info(name, size=None):
+    """Describe a data set.
+
+    Parameters
+    ----------
+    name : str
+        One of `NAMES`.
+    size : 32 or 96, optional
+        Pixels, of ``shapes`` alone; 32 by default.
+
+    Returns
+    -------
+    DatasetInfo
+
+    Raises
+    ------
+    InputError
+        An unknown name or size.
+    """
+    found = _INFO[choose(name, NAMES, "dataset")]
+    if _size(name, size) == 96:
+        found = DatasetInfo(**{**vars(found), "shape": (96, 96, 3), "model": "stl10"})
+    return found
+
+
+def load(name, split="train", root="data", download=False, size=None):
+    """Load a data set.
+
+    Parameters
+    ----------
+    name : str
+        One of `NAMES`.
+    split : "train" or "test"
+    root : str or Path
+        Holds ``mnist/*-ubyte[.gz]``, ``cifar10/cifar-10-batches-bin/*.bin``, ``stl10/stl10_binary/*.bin``;
+        the embedded sets ignore it.
+    download : bool
+        Get the official files first where they are missing or wrong.
+    size : 32 or 96, optional
+        Pixels, of ``shapes`` alone; 32 by default.
+
+    Returns
+    -------
+    images : numpy.ndarray (N, H, W, C)
+        uint8. Those of MNIST, STL-10 and ``shapes`` are read-only; those of STL-10 are a view of the mapped
+        file.
+    labels : numpy.ndarray (N,)
+        int64, from 0.
+
+    Raises
+    ------
+    InputError
+        An unknown name, split or size; a file that is missing, cut, corrupt or of another kind; a download
+        that failed.
+    """
+    choose(name, NAMES, "dataset")
+    choose(split, SPLITS, "split")
+    size = _size(name, size)
+    if name == "digits":
+        return demo.digits(split)
+    if name == "shapes":
+        return demo.shapes(split, size)[:2]
+    if download:
+        from tinycnn.data import download as downloads
+
+        downloads.fetch(name, root)
+    folder = Path(root).expanduser() / name
+    return {"mnist": mnist, "cifar10": cifar10, "stl10": stl10}[name].read(folder, split)
+
+
+def masks(name, split="train", size=None):
+    """Which pixels of each image are the object; known for ``shapes`` alone.
+
+    Returns
+    -------
+    numpy.ndarray (N, H, W)
+        bool, in the order of `load`; True where at least half of the pixel is covered by the object.
+
+    Raises
+    ------
+    InputError
+        A set without masks, or an unknown name, split or size.
+    """
+    choose(name, NAMES, "dataset")
+    choose(split, SPLITS, "split")
+    if name != "shapes":
+        raise InputError(f"{name} has no object masks; only shapes does")
+    return demo.shapes(split, _size(name, size))[2]
+
+
+def load_folder(path, split="train"):
+    """Load a folder in STL-10's layout: 96x96 colour images of any classes.
+
+    Parameters
+    ----------
+    path : str or Path
+        This folder, or its ``stl10_binary``, holds ``train_X.bin train_y.bin test_X.bin test_y.bin``
+        (planes stored column by column, labels from 1) and ``class_names.txt`` (one name on each line, in
+        the labels' order).
+    split : "train" or "test"
+
+    Returns
+    -------
+    images : numpy.ndarray (N, 96, 96, 3)
+        uint8, read-only view of the mapped file.
+    labels : numpy.ndarray (N,)
+        int64, from 0.
+
+    Raises
+    ------
+    InputError
+        A file is missing, cut or of another kind; names and labels do not match; an unknown split.
+    """
+    choose(split, SPLITS, "split")
+    return stl10.read_folder(Path(path).expanduser(), split)
+
+
+def folder_info(path):
+    """Describe a folder in STL-10's layout; its name is the folder's.
+
+    Returns
+    -------
+    DatasetInfo
+
+    Raises
+    ------
+    InputError
+        The folder, its ``class_names.txt`` or its labels are missing or faulty.
+    """
+    path = Path(path).expanduser()
+    classes = stl10.read_classes(stl10.find(path))
+    named = path.resolve()
+    name = named.parent.name if named.name == stl10.FOLDER else named.name
+    return DatasetInfo(name, name, classes, stl10.SHAPE, "stl10", f"the folder {path}", "not known", False)
+
+
+def _size(name, size):
+    """Check the size that a caller asked for; only ``shapes`` has a choice."""
+    if name == "shapes":
+        return choose(32 if size is None else size, demo.SIZES, "size of shapes")
+    if size is not None:
+        raise InputError(f"{name} has one size only; leave size out (it belongs to shapes)")
+    return None

@@ -1,0 +1,258 @@
+"""The CPU's kernels: Numba functions that only index and compute; outputs are given, matrix products are BLAS.
+
+A convolution never builds im2col for a whole batch: a few image rows at a time, so that the tile of cols stays in cache
+between being written and being multiplied.
+
+Every kernel does part `part` of `parts` (parallel.py runs them): every element of an output has one owner, and sums
+over images are added up part by part in a fixed order.
+
+Compiled code is cached on disk by file: after a change in blas.py or here, touch the files that call it.
+"""
+
+import numpy as np
+from numba import njit
+
+from .blas import gemm, gemm_nt, gemm_tn
+
+
+@njit
+def share(total, part, parts):
+    """The half-open range of `total` items that a part owns."""
+    return total * part // parts, total * (part + 1) // parts
+
+
+# -- convolution -----------------------------------------------------------------------------------------------------
+
+
+@njit
+def im2col(x, n, r0, r1, kh, kw, sh, sw, top, left, OW, cols):
+    """Rows r0 to r1 of output pixels of image n -> cols ((r1 - r0)*OW, kh*kw*C)."""
+    H, W, C = x.shape[1:]
+    flat = x.reshape(-1)
+    for r in range(r0, r1):
+        for i in range(kh):
+            h = r * sh - top + i
+            for c in range(OW):
+                row = cols[(r - r0) * OW + c]
+                o = i * kw * C
+                v = c * sw - left
+                if h < 0 or h >= H:
+                    for q in range(kw * C):
+                        row[o + q] = 0
+                elif v >= 0 and v + kw <= W:
+                    src = ((n * H + h) * W + v) * C
+                    for q in range(kw * C):
+                        row[o + q] = flat[src + q]
+                else:
+                    for j in range(kw):
+                        inside = 0 <= v + j < W
+                        for a in range(C):
+                            row[o + j * C + a] = x[n, h, v + j, a] if inside else 0
+
+
+@njit(nogil=True, cache=True)
+def conv2d(part, parts, x, w, b, y, kh, kw, sh, sw, top, left, rows):
+    """y = im2col(x) w + b, `rows` rows of output pixels at a time; w (kh*kw*C, K)."""
+    N, OH, OW, K = y.shape
+    bands = (OH + rows - 1) // rows
+    pixels = y.reshape(-1, K)
+    cols = np.empty((rows * OW, len(w)), x.dtype)
+    first, last = share(N * bands, part, parts)
+    for item in range(first, last):
+        n, r0 = item // bands, item % bands * rows
+        r1 = min(r0 + rows, OH)
+        im2col(x, n, r0, r1, kh, kw, sh, sw, top, left, OW, cols)
+        out = pixels[(n * OH + r0) * OW : (n * OH + r1) * OW]
+        for q in range(len(out)):
+            out[q] = b
+        gemm(cols[: len(out)], w, 1, out)
+
+
+@njit(nogil=True, cache=True)
+def conv2d_backward_data(part, parts, dy, w, dx, kh, kw, sh, sw, top, left, bands):
+    """dx = col2im(dy w'), one row of output pixels at a time; an item owns one of `bands` bands of rows of dx."""
+    N, OH, OW, K = dy.shape
+    H, W, C = dx.shape[1:]
+    pixels = dy.reshape(-1, K)
+    dcols = np.empty((OW, len(w)), dy.dtype)
+    first, last = share(N * bands, part, parts)
+    for item in range(first, last):
+        n = item // bands
+        h0, h1 = share(H, item % bands, bands)
+        dx[n, h0:h1] = 0
+        for r in range(max(0, (h0 + top - kh + sh) // sh), min(OH, (h1 - 1 + top) // sh + 1)):
+            gemm_nt(pixels[(n * OH + r) * OW : (n * OH + r + 1) * OW], w, 0, dcols)
+            for i in range(kh):
+                h = r * sh - top + i
+                if h0 <= h < h1:
+                    for c in range(OW):
+                        for j in range(max(0, left - c * sw), min(kw, W + left - c * sw)):
+                            o = (i * kw + j) * C
+                            for a in range(C):
+                                dx[n, h, c * sw - left + j, a] += dcols[c, o + a]
+
+
+@njit(nogil=True, cache=True)
+def conv2d_backward_weights(part, parts, x, dy, dws, dbs, kh, kw, sh, sw, top, left, rows):
+    """dws[part] (kh*kw*C, K) += im2col(x)' dy and dbs[part] (K,) += dy over this part's images."""
+    N, OH, OW, K = dy.shape
+    bands = (OH + rows - 1) // rows
+    pixels = dy.reshape(-1, K)
+    cols = np.empty((rows * OW, dws.shape[1]), x.dtype)
+    first, last = share(N * bands, part, parts)
+    for item in range(first, last):
+        n, r0 = item // bands, item % bands * rows
+        r1 = min(r0 + rows, OH)
+        im2col(x, n, r0, r1, kh, kw, sh, sw, top, left, OW, cols)
+        signal = pixels[(n * OH + r0) * OW : (n * OH + r1) * OW]
+        gemm_tn(cols[: len(signal)], signal, 1, dws[part])
+        for q in range(len(signal)):
+            for k in range(K):
+                dbs[part, k] += signal[q, k]
+
+
+# -- pooling ---------------------------------------------------------------------------------------------------------
+
+
+@njit
+def pool_row(x, n, r, y, switches, m, kh, kw, sh, sw, top, left):
+    """Row r of the pooled map m of y from image n of x; the first maximum wins, padding never."""
+    H, W, C = x.shape[1:]
+    i0, i1 = max(0, top - r * sh), min(kh, H + top - r * sh)
+    for c in range(y.shape[2]):
+        j0, j1 = max(0, left - c * sw), min(kw, W + left - c * sw)
+        best, switch = y[m, r, c], switches[m, r, c]
+        for k in range(C):
+            best[k] = x[n, r * sh - top + i0, c * sw - left + j0, k]
+            switch[k] = i0 * kw + j0
+        for i in range(i0, i1):
+            for j in range(j0, j1):
+                value = x[n, r * sh - top + i, c * sw - left + j]
+                here = np.uint8(i * kw + j)
+                for k in range(C):
+                    larger = value[k] > best[k]
+                    best[k] = value[k] if larger else best[k]
+                    switch[k] = here if larger else switch[k]
+
+
+@njit(nogil=True, cache=True)
+def maxpool2d(part, parts, x, y, switches, kh, kw, sh, sw, top, left):
+    OH = y.shape[1]
+    first, last = share(len(x) * OH, part, parts)
+    for row in range(first, last):
+        pool_row(x, row // OH, row % OH, y, switches, row // OH, kh, kw, sh, sw, top, left)
+
+
+@njit(nogil=True, cache=True)
+def unpool2d(part, parts, dy, switches, dx, kh, kw, sh, sw, top, left):
+    """A pixel collects from every window that covers it and whose switch names it."""
+    N, OH, OW, C = dy.shape
+    H, W = dx.shape[1:3]
+    first, last = share(N * H, part, parts)
+    for row in range(first, last):
+        n, h = row // H, row % H
+        for v in range(W):
+            out = dx[n, h, v]
+            for k in range(C):
+                out[k] = 0
+            for r in range(max(0, (h + top - kh + sh) // sh), min(OH, (h + top) // sh + 1)):
+                for c in range(max(0, (v + left - kw + sw) // sw), min(OW, (v + left) // sw + 1)):
+                    here = np.uint8((h + top - r * sh) * kw + v + left - c * sw)
+                    signal, switch = dy[n, r, c], switches[n, r, c]
+                    for k in range(C):
+                        out[k] += signal[k] if switch[k] == here else 0
+
+
+@njit(nogil=True, cache=True)
+def unpool2d_repeat(part, parts, dy, dx, sh, sw, top, left):
+    N, OH, OW, C = dy.shape
+    H, W = dx.shape[1:3]
+    first, last = share(N * H, part, parts)
+    for row in range(first, last):
+        n, h = row // H, row % H
+        r = (h + top) // sh
+        for v in range(W):
+            c = (v + left) // sw
+            inside = r < OH and c < OW
+            for k in range(C):
+                dx[n, h, v, k] = dy[n, r, c, k] if inside else 0
+
+
+@njit(nogil=True, cache=True)
+def unpool2d_center(part, parts, dy, dx, kh, kw, sh, sw, top, left):
+    N, OH, OW, C = dy.shape
+    H, W = dx.shape[1:3]
+    first, last = share(N, part, parts)
+    for n in range(first, last):
+        dx[n] = 0
+        for r in range(OH):
+            h = min(max(r * sh - top + (kh - 1) // 2, 0), H - 1)
+            for c in range(OW):
+                v = min(max(c * sw - left + (kw - 1) // 2, 0), W - 1)
+                for k in range(C):
+                    dx[n, h, v, k] += dy[n, r, c, k]
+
+
+# -- elementwise -----------------------------------------------------------------------------------------------------
+
+
+@njit(nogil=True, cache=True)
+def relu(part, parts, x, y):
+    first, last = share(len(x), part, parts)
+    for i in range(first, last):
+        y[i] = x[i] if x[i] > 0 else 0
+
+
+@njit(nogil=True, cache=True)
+def relu_backward(part, parts, dy, y, dx, mask, rectify):
+    first, last = share(len(dy), part, parts)
+    for i in range(first, last):
+        keep = (y[i] > 0 or not mask) and (dy[i] > 0 or not rectify)
+        dx[i] = dy[i] if keep else 0
+
+
+# -- dense -----------------------------------------------------------------------------------------------------------
+
+
+@njit(nogil=True, cache=True)
+def dense(part, parts, x, w, partial):
+    """partial[part] = this part's share of the sum over inputs in x w, so that each weight is read once."""
+    first, last = share(len(w), part, parts)
+    if first < last:
+        gemm(x[:, first:last], w[first:last], 0, partial[part])
+    else:
+        partial[part] = 0
+
+
+@njit(nogil=True, cache=True)
+def dense_backward_data(part, parts, dy, w, dx):
+    first, last = share(len(w), part, parts)
+    if first < last:
+        gemm_nt(dy, w[first:last], 0, dx[:, first:last])
+
+
+@njit(nogil=True, cache=True)
+def dense_backward_weights(part, parts, x, dy, dw):
+    first, last = share(len(dw), part, parts)
+    if first < last:
+        gemm_tn(x[:, first:last], dy, 0, dw[first:last])
+
+
+# -- optimizers ------------------------------------------------------------------------------------------------------
+
+
+@njit(nogil=True, cache=True)
+def adam_step(part, parts, p, g, m, v, rate, gain1, gain2, correction2, eps):
+    first, last = share(len(p), part, parts)
+    for i in range(first, last):
+        m[i] += gain1 * (g[i] - m[i])
+        v[i] += gain2 * (g[i] * g[i] - v[i])
+        p[i] -= rate * m[i] / (np.sqrt(v[i] * correction2) + eps)
+
+
+@njit(nogil=True, cache=True)
+def sgd_step(part, parts, p, g, v, lr, momentum):
+    first, last = share(len(p), part, parts)
+    for i in range(first, last):
+        v[i] = momentum * v[i] + g[i]
+        p[i] -= lr * v[i]
