@@ -91,10 +91,11 @@ class Network:
         self.shapes, self.params = {}, {}
         shape = self.input_shape
         for i, layer in enumerate(self.layers):
+            self.shapes[layer.name] = layer.output_shape(shape)
             p = layer.init(shape, np.random.default_rng([seed, i]))
             if p:
                 self.params[layer.name] = {name: self.ops.asarray(a) for name, a in p.items()}
-            self.shapes[layer.name] = shape = layer.output_shape(shape)
+            shape = self.shapes[layer.name]
 
     def __repr__(self):
         size = sum(a.size for p in self.params.values() for a in p.values())

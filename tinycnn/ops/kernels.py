@@ -115,32 +115,41 @@ def conv2d_backward_weights(part, parts, x, dy, dws, dbs, kh, kw, sh, sw, top, l
 
 
 @njit
-def pool_row(x, n, r, y, switches, m, kh, kw, sh, sw, top, left):
-    """Row r of the pooled map m of y from image n of x; the first maximum wins, padding never."""
+def pool_window(x, n, h, v, kh, kw, best, where):
+    """Maximum over the window of image n whose corner is (h, v), and its index in the window, for every channel.
+
+    The first maximum wins, padding never. `where` (C,) has the dtype of x, so that both select by the same mask.
+    """
     H, W, C = x.shape[1:]
-    i0, i1 = max(0, top - r * sh), min(kh, H + top - r * sh)
-    for c in range(y.shape[2]):
-        j0, j1 = max(0, left - c * sw), min(kw, W + left - c * sw)
-        best, switch = y[m, r, c], switches[m, r, c]
-        for k in range(C):
-            best[k] = x[n, r * sh - top + i0, c * sw - left + j0, k]
-            switch[k] = i0 * kw + j0
-        for i in range(i0, i1):
-            for j in range(j0, j1):
-                value = x[n, r * sh - top + i, c * sw - left + j]
-                here = np.uint8(i * kw + j)
-                for k in range(C):
-                    larger = value[k] > best[k]
-                    best[k] = value[k] if larger else best[k]
-                    switch[k] = here if larger else switch[k]
+    i0, i1, j0, j1 = max(0, -h), min(kh, H - h), max(0, -v), min(kw, W - v)
+    value = x[n, h + i0, v + j0]
+    first = x.dtype.type(i0 * kw + j0)
+    for k in range(C):
+        best[k] = value[k]
+        where[k] = first
+    for i in range(i0, i1):
+        for j in range(j0, j1):
+            value = x[n, h + i, v + j]
+            here = x.dtype.type(i * kw + j)
+            for k in range(C):
+                larger = value[k] > best[k]
+                best[k] = value[k] if larger else best[k]
+                where[k] = here if larger else where[k]
+    return first
 
 
 @njit(nogil=True, cache=True)
 def maxpool2d(part, parts, x, y, switches, kh, kw, sh, sw, top, left):
-    OH = y.shape[1]
-    first, last = share(len(x) * OH, part, parts)
+    N, OH, OW, C = y.shape
+    where = np.empty(C, x.dtype)
+    first, last = share(N * OH, part, parts)
     for row in range(first, last):
-        pool_row(x, row // OH, row % OH, y, switches, row // OH, kh, kw, sh, sw, top, left)
+        n, r = row // OH, row % OH
+        for c in range(OW):
+            pool_window(x, n, r * sh - top, c * sw - left, kh, kw, y[n, r, c], where)
+            switch = switches[n, r, c]
+            for k in range(C):
+                switch[k] = np.uint8(where[k])
 
 
 @njit(nogil=True, cache=True)
@@ -200,7 +209,7 @@ def unpool2d_center(part, parts, dy, dx, kh, kw, sh, sw, top, left):
 def relu(part, parts, x, y):
     first, last = share(len(x), part, parts)
     for i in range(first, last):
-        y[i] = x[i] if x[i] > 0 else 0
+        y[i] = 0 if x[i] <= 0 else x[i]  # NaN stays NaN, to be seen in the loss
 
 
 @njit(nogil=True, cache=True)

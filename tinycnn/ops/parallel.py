@@ -7,6 +7,7 @@ the same, but takes three times as long to compile.) While kernels run, the BLAS
 The number of threads is Numba's (environment variable NUMBA_NUM_THREADS; default: all cores this process may use).
 """
 
+import contextlib
 import functools
 import itertools
 import threading
@@ -33,6 +34,13 @@ def _helpers(count):
 @functools.cache
 def _blas():
     return ThreadpoolController().select(user_api="blas")
+
+
+@contextlib.contextmanager
+def single_threaded_blas():
+    """Context in which every BLAS of this process keeps to the thread that calls it."""
+    with _lock, _blas().limit(limits=1):
+        yield
 
 
 def run(kernel, *args, scratch=(), parts=PARTS):

@@ -1,10 +1,10 @@
 """conv -> bias -> relu -> max-pool in one pass over the images, by Winograd's minimal filtering.
 
 A k x k convolution computes an m x m tile of outputs from a 6 x 6 tile of inputs, m = 7 - k. Sampling both as
-polynomials at the six points 0, 1, -1, 2, -2 and infinity makes the convolution a product point by point (Lavin and Gray
-2015, arXiv:1509.09308):
+polynomials at the six points 0, 1, -1, 2, -2 and infinity makes the convolution a product point by point (Lavin and
+Gray 2015, arXiv:1509.09308):
 
-    y = A' [ (G w G') * (B' x B) ] A          36 products for m^2 outputs, not (m k)^2: 4 times fewer for 3x3, 2.8 for 5x5
+    y = A' [ (G w G') * (B' x B) ] A        36 products for m^2 outputs, not (m k)^2: 4 times fewer for 3x3, 2.8 for 5x5
 
 For C input channels each of the 36 points is a matrix product (tiles, C)(C, K). B depends on the points alone, so 3x3
 and 5x5 share it. The adjoint gives the gradients:
@@ -22,7 +22,7 @@ import numpy as np
 from numba import njit
 
 from .blas import gemm, gemm_tn
-from .kernels import pool_row, share
+from .kernels import pool_window, share
 from .parallel import PARTS, run, threads
 
 THIN = 3  # at most so many input channels are multiplied during the inverse transform
@@ -272,19 +272,20 @@ def _thin_tile(v, U, d, y, n, r, c, tile):
 # -- the block, forward ----------------------------------------------------------------------------------------------
 
 
-@njit(fastmath=CONTRACT)
-def _pool_image(conv, g, b, y, switches, n, kh, kw, sh, sw, top, left):
+@njit
+def _pool_image(conv, g, b, y, switches, n, where, kh, kw, sh, sw, top, left):
     """Pool scratch image g into y[n] and switches[n], then bias and ReLU: the maximum commutes with both."""
     OH, OW, K = y.shape[1:]
     for r in range(OH):
-        pool_row(conv, g, r, y, switches, n, kh, kw, sh, sw, top, left)
         for c in range(OW):
-            first = np.uint8(max(0, top - r * sh) * kw + max(0, left - c * sw))
-            value, switch = y[n, r, c], switches[n, r, c]
+            best, switch = y[n, r, c], switches[n, r, c]
+            first = pool_window(conv, g, r * sh - top, c * sw - left, kh, kw, best, where)
             for k in range(K):
-                a = value[k] + b[k]
-                value[k] = a if a > 0 else 0
-                switch[k] = switch[k] if a > 0 else first  # after the ReLU, an off window is all zeros
+                a = best[k] + b[k]
+                best[k] = 0 if a <= 0 else a
+                where[k] = first if a <= 0 else where[k]  # a window that the ReLU turned off is all zeros
+            for k in range(K):
+                switch[k] = np.uint8(where[k])
 
 
 @njit(nogil=True, cache=True, fastmath=CONTRACT)
@@ -295,6 +296,7 @@ def _forward(part, parts, image, v, out, x, U, b, y, switches, m, kh, kw, sh, sw
     tw = (W + m - 1) // m
     per_image = (H + m - 1) // m * tw
     tile, d = np.empty(36 * max(C, K), x.dtype), np.empty((6, 6, max(C, K)), x.dtype)
+    where = np.empty(K, x.dtype)
     first, last = share(N, part, parts)
     for n0 in range(first, last, group):
         images = min(group, last - n0)
@@ -309,22 +311,22 @@ def _forward(part, parts, image, v, out, x, U, b, y, switches, m, kh, kw, sh, sw
                 g, r, c = (q0 + q) // per_image, (q0 + q) % per_image // tw * m, (q0 + q) % tw * m
                 _output_tile(out, q, d, image, g, r, c, tile, m)
         for g in range(images):
-            _pool_image(image, g, b, y, switches, n0 + g, kh, kw, sh, sw, top, left)
+            _pool_image(image, g, b, y, switches, n0 + g, where, kh, kw, sh, sw, top, left)
 
 
 @njit(nogil=True, cache=True, fastmath=CONTRACT)
 def _forward_thin(part, parts, image, x, U, b, y, switches, kh, kw, sh, sw, top, left):
     N, H, W, C = x.shape
     K = y.shape[3]
-    d, v = np.empty((6, 6, K), x.dtype), np.zeros((36, 1, THIN), x.dtype)
-    tile, tile_out = np.empty(36 * C, x.dtype), np.empty(4 * K, x.dtype)
+    d, v = np.empty((6, 6, max(C, K)), x.dtype), np.zeros((36, 1, THIN), x.dtype)
+    tile, tile_out, where = np.empty(36 * C, x.dtype), np.empty(4 * K, x.dtype), np.empty(K, x.dtype)
     first, last = share(N, part, parts)
     for n in range(first, last):
         for r in range(0, H, 2):
             for c in range(0, W, 2):
                 _input_tile(x, n, r - 2, c - 2, tile, d, v, 0)
                 _thin_tile(v, U, d, image, 0, r, c, tile_out)
-        _pool_image(image, 0, b, y, switches, n, kh, kw, sh, sw, top, left)
+        _pool_image(image, 0, b, y, switches, n, where, kh, kw, sh, sw, top, left)
 
 
 # -- the block, backward ---------------------------------------------------------------------------------------------

@@ -1,0 +1,212 @@
+"""The embedded sets: the same bytes always, labels and masks that are true, as hard as they claim to be."""
+
+import numpy as np
+import pytest
+
+from tinycnn import data
+from tinycnn.data import demo
+from tinycnn.errors import InputError
+
+# Multinomial logistic regression on pixels must fail; guessing gives 10 %, these shapes allow about 12 %.
+LINEAR_LIMIT = 0.45
+
+
+@pytest.fixture(scope="module")
+def sample():
+    return demo.shapes("test", 32, 500)
+
+
+def test_digits_are_the_scikit_learn_digits_in_a_fixed_split():
+    from sklearn.datasets import load_digits
+
+    (x, y), (xt, yt) = data.load("digits", "train"), data.load("digits", "test")
+    assert x.shape == (1437, 28, 28, 1) and xt.shape == (360, 28, 28, 1) and x.dtype == np.uint8
+    assert y.dtype == np.int64
+    total = np.bincount(load_digits().target)
+    assert np.array_equal(np.bincount(y) + np.bincount(yt), total)
+    assert np.abs(np.bincount(yt) - total * 360 / 1797).max() <= 1  # stratified
+    again = data.load("digits", "test")
+    assert again[0].tobytes() == xt.tobytes() and again[1].tobytes() == yt.tobytes()
+
+
+def test_digits_no_image_is_in_both_splits():
+    train, test = ({image.tobytes() for image in data.load("digits", s)[0]} for s in ("train", "test"))
+    assert len(train) == 1437 and len(test) == 360 and not train & test
+
+
+def test_digits_look_like_mnist():
+    x, _ = data.load("digits", "test")
+    assert x.min() == 0 and x.max() == 255
+    rows, columns = x[..., 0].any(2), x[..., 0].any(1)
+    assert rows.sum(1).max() <= 20 and columns.sum(1).max() <= 20  # the digit fills a box of 20x20
+    ys, xs = np.mgrid[:28, :28]
+    mass = x[..., 0].sum((1, 2))
+    for axis in (ys, xs):  # the centre of mass lies at the image's centre, to the pixel
+        assert np.abs((x[..., 0] * axis).sum((1, 2)) / mass - 13.5).max() < 1
+
+
+def test_digits_when_shrunk_again_are_the_original_images():
+    """Undo the enlargement by averaging: each digit must resemble its own original more than any other."""
+    from sklearn.datasets import load_digits
+
+    small = load_digits()
+    original = small.images.reshape(1797, -1)
+    original = original - original.mean(1, keepdims=True)
+    original /= np.linalg.norm(original, axis=1, keepdims=True)
+    x, y = data.load("digits", "test")
+    hits = 0
+    for image, label in zip(x[:100, ..., 0], y[:100]):
+        rows = np.flatnonzero(image.any(1))
+        best = -1.0, 0
+        for top in range(max(0, rows[-1] - 19), min(8, rows[0]) + 1):
+            for left in range(9):
+                box = image[top : top + 20, left : left + 20].astype(float)
+                box = box.repeat(2, 0).repeat(2, 1).reshape(8, 5, 8, 5).mean((1, 3)).ravel()
+                scores = original @ ((box - box.mean()) / np.linalg.norm(box - box.mean()))
+                best = max(best, (scores.max(), int(scores.argmax())))
+        hits += small.target[best[1]] == label and best[0] > 0.9
+    assert hits >= 98
+
+
+def test_shapes_have_the_promised_sizes():
+    for split, size, n in [("train", 32, 1010), ("test", 96, 20)]:
+        images, labels, masks = demo.shapes(split, size, n)
+        assert images.shape == (n, size, size, 3) and images.dtype == np.uint8
+        assert labels.shape == (n,) and labels.dtype == np.int64
+        assert masks.shape == (n, size, size) and masks.dtype == bool
+        assert not any(a.flags.writeable for a in (images, labels, masks))
+
+
+def test_load_and_masks_are_the_default_set():
+    images, labels = data.load("shapes", "test")
+    masks = data.masks("shapes", "test")
+    assert images.shape == (2000, 32, 32, 3) and np.bincount(labels).tolist() == [200] * 10
+    assert np.array_equal(demo.shapes("test")[0], images) and np.array_equal(demo.shapes("test")[2], masks)
+    with pytest.raises(InputError, match="digits has no object masks; only shapes does"):
+        data.masks("digits")
+
+
+def test_shapes_are_the_same_bytes_every_time(sample):
+    demo._shapes.cache_clear()
+    for a, b in zip(sample, demo.shapes("test", 32, 500)):
+        assert a is not b and a.tobytes() == b.tobytes()
+
+
+def test_fewer_shapes_are_the_first_of_more(sample):
+    for n in (1, 60, 333):
+        for few, many in zip(demo.shapes("test", 32, n), sample):
+            assert np.array_equal(few, many[:n])
+
+
+def test_splits_and_blocks_are_different_images(sample):
+    train = demo.shapes("train", 32, 1000)[0]
+    images = {image.tobytes() for image in [*train, *sample[0]]}
+    assert len(images) == 1500
+
+
+def test_faulty_arguments_are_refused():
+    for arguments, word in [
+        (("val",), "unknown split"),
+        (("test", 33), "unknown size"),
+        (("test", 32, 0), "n = 0"),
+    ]:
+        with pytest.raises(InputError, match=word):
+            demo.shapes(*arguments)
+
+
+def test_every_mask_is_one_object_of_fair_size(sample):
+    from scipy.ndimage import label
+
+    _, labels, masks = sample
+    share = masks.mean((1, 2))
+    assert share.min() > 0.02 and share.max() < 0.5
+    # An hourglass's waist is thinner than a pixel where it is small; all others are in one piece.
+    pieces = np.array([label(mask, np.ones((3, 3)))[1] for mask in masks])
+    assert (pieces[labels != demo.SHAPES.index("hourglass")] == 1).all() and pieces.max() <= 2
+
+
+def test_masks_agree_with_where_the_object_is(sample, monkeypatch):
+    """Render the same images without the object: outside the masks nothing changes, inside nearly all."""
+    images, _, masks = sample
+    monkeypatch.setattr(
+        demo, "_coverage", lambda shape, size, centre, *_: np.zeros((len(centre), size, size), np.float32)
+    )
+    demo._shapes.cache_clear()
+    empty, _, no_masks = demo.shapes("test", 32, 500)
+    demo._shapes.cache_clear()
+    assert not no_masks.any()
+    changed = np.abs(images.astype(int) - empty).max(3) > 8
+    assert changed[masks].mean() > 0.97
+    from scipy.ndimage import binary_dilation
+
+    far = ~np.array([binary_dilation(mask, np.ones((3, 3)), iterations=2) for mask in masks])
+    assert not changed[far].any()
+
+
+def test_the_outlines_have_the_areas_of_their_geometry():
+    """At radius r the share of pixels covered is the outline's area times r^2, at any place and angle."""
+    areas = {
+        "circle": np.pi * 0.85**2,
+        "square": 1.4**2,
+        "triangle": np.sqrt(27) / 4,
+        "cross": 4 * 0.9 * 0.54 - 0.54**2,
+        "ring": np.pi * 0.5,
+        "crescent": np.pi * 0.81 - lens(0.9, 0.7, 0.4),
+        "heart": np.pi * 0.6,  # a shear keeps the circle's area
+        "hourglass": 2 * 0.82 * (2 * 0.04 + 0.72 * 0.82),
+        "arrow": 0.9 * 0.85**2 + 0.48 * 1.0,
+        "star": pentagram(0.32),
+    }
+    rng = np.random.default_rng(0)
+    for shape, area in areas.items():
+        angle = rng.uniform(0, 6, 20).astype(np.float32)
+        radius = np.full(20, 0.35, np.float32)
+        centre = rng.uniform(0.45, 0.55, (20, 2)).astype(np.float32)
+        cover = demo._coverage(shape, 96, centre, radius, angle).mean((1, 2))
+        assert np.allclose(cover, area * 0.35**2, rtol=0.01), shape
+
+
+def lens(R, r, d):
+    """Area common to two circles whose centres are d apart."""
+    a = np.arccos((d * d + R * R - r * r) / (2 * d * R))
+    b = np.arccos((d * d + r * r - R * R) / (2 * d * r))
+    return R * R * (a - np.sin(2 * a) / 2) + r * r * (b - np.sin(2 * b) / 2)
+
+
+def pentagram(inner):
+    """Area of a five-pointed star whose edges' lines lie `inner` from the centre (shoelace formula)."""
+    tip, dent = inner / np.cos(np.radians(72)), inner / np.cos(np.radians(36))
+    t = np.radians(36) * np.arange(10)
+    r = np.where(np.arange(10) % 2, dent, tip)
+    x, y = r * np.cos(t), r * np.sin(t)
+    return abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))) / 2
+
+
+def linear_accuracy(features, labels, tests, truth):
+    from sklearn.linear_model import LogisticRegression
+
+    return LogisticRegression(C=0.01, max_iter=100).fit(features, labels).score(tests, truth)
+
+
+@pytest.fixture(scope="module")
+def train():
+    return demo.shapes("train", 32, 3000)
+
+
+def test_a_linear_classifier_on_pixels_stays_under_45_percent(train):
+    test = demo.shapes("test", 32, 1000)
+    # Every other pixel: the regression in a second, with the same picture to look at.
+    flat = [(s[0][:, ::2, ::2] / 255 - 0.5).reshape(len(s[0]), -1) for s in (train, test)]
+    assert 0.08 < linear_accuracy(flat[0], train[1], flat[1], test[1]) < LINEAR_LIMIT
+
+
+def test_colour_does_not_give_the_class_away(train):
+    """Mean and deviation of the colours inside the mask, known in truth: no better than guessing."""
+    test = demo.shapes("test", 32, 1000)
+
+    def colours(images, masks):
+        inside = [image[mask] / 255 for image, mask in zip(images, masks)]
+        return np.array([np.r_[i.mean(0), abs(i.mean(0) - 0.5)] for i in inside])
+
+    a, b = (colours(s[0], s[2]) for s in (train, test))
+    assert linear_accuracy(a, train[1], b, test[1]) < 0.14  # 0.1 and four standard errors of 1,000 tests

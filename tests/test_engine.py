@@ -1,0 +1,250 @@
+"""Layers, networks and the fused path: gradients by finite differences, shapes, and what is refused."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tinycnn import InputError, Network, fused, get_ops, gradcheck, losses, models
+from tinycnn.gradcheck import relative_error
+from tinycnn.layers import Conv2D, Dense, Dropout, Flatten, MaxPool2D, ReLU
+
+LAYER = 1e-7  # elementwise central differences in float64
+NETWORK = 1e-6  # along directions, through a whole network
+FUSED = {
+    "float32": 3e-5,
+    "float64": 1e-12,
+}  # Winograd: up to some 1e-5 over the millions of elements of the largest block
+
+LAYERS = [
+    (Conv2D("c", 3, 3), (5, 4, 2)),
+    (Conv2D("c", 2, (2, 4), (2, 1)), (5, 6, 1)),
+    (Conv2D("c", 2, (3, 2), 2, "VALID"), (7, 6, 2)),
+    (ReLU("r"), (4, 3, 2)),
+    (MaxPool2D("p", 2, 2), (5, 4, 2)),
+    (MaxPool2D("p", 3, 2), (6, 7, 2)),
+    (MaxPool2D("p", (2, 3), (1, 2), "VALID"), (5, 6, 2)),
+    (Flatten("f"), (3, 2, 2)),
+    (Dense("d", 4), (6,)),
+    (Dropout("o", 0.4), (10,)),
+]
+
+
+def small_net(backend="cpu", dtype="float64"):
+    specs = [
+        *(Conv2D("c1", 5, 3), ReLU("r1"), MaxPool2D("p1", 3, 2)),
+        *(Conv2D("c2", 7, 5), ReLU("r2"), MaxPool2D("p2", 2, 3, "VALID")),
+        *(Conv2D("c3", 4, 3), ReLU("r3"), MaxPool2D("p3", (2, 3), 1)),
+        *(Conv2D("c4", 4, (3, 2), 2), ReLU("r4"), MaxPool2D("p4", 2, 1)),
+        *(Flatten("f"), Dense("d", 5)),
+    ]
+    return Network(specs, (23, 17, 2), backend=backend, dtype=dtype)
+
+
+@pytest.mark.parametrize("layer, shape", LAYERS, ids=lambda v: str(v).replace("'", "")[:40])
+def test_every_layer_agrees_with_central_differences(ops64, layer, shape):
+    x = np.random.default_rng(1).standard_normal((2, *shape))
+    errors = gradcheck.check_layer(ops64, layer, x)
+    assert set(errors) == {"x"} | set(layer.init(shape, np.random.default_rng(0)))
+    assert max(errors.values()) < LAYER, errors
+
+
+@pytest.mark.parametrize("model", ["mnist", "cifar10", "small"])
+def test_whole_networks_agree_with_central_differences(backend, model):
+    net = small_net(backend) if model == "small" else models.build(model, backend, dtype="float64")
+    rng = np.random.default_rng(0)
+    errors = gradcheck.check_network(net, rng.random((2, *net.input_shape)), np.array([1, 3]), directions=1)
+    assert max(errors.values()) < NETWORK, errors
+
+
+@pytest.mark.slow
+def test_the_stl10_network_agrees_with_central_differences(backend):
+    net = models.build("stl10", backend, dtype="float64")
+    x = np.random.default_rng(0).random((1, 96, 96, 3))
+    errors = gradcheck.check_network(net, x, np.array([1]), directions=1)
+    assert max(errors.values()) < NETWORK, errors
+
+
+def test_gradcheck_sees_a_wrong_gradient():
+    class Wrong(Dense):
+        def param_grads(self, ops, p, x, dy):
+            grads = super().param_grads(ops, p, x, dy)
+            return {**grads, "b": grads["b"] * 1.001}
+
+    errors = gradcheck.check_layer(get_ops("reference", "float64"), Wrong("d", 3), np.ones((2, 4)))
+    assert errors["b"] > 5e-4 and errors["w"] < LAYER
+
+
+def test_gradcheck_refuses_float32():
+    with pytest.raises(InputError, match="float64"):
+        gradcheck.check_network(models.build("mnist"), np.zeros((1, 28, 28, 1)), [0])
+
+
+# -- the fused path ------------------------------------------------------------------------------------------
+
+
+def layered(net, x, labels):
+    trace = net.forward(x)
+    loss, dlogits = net.ops.softmax_cross_entropy(trace.outputs[trace.upto], labels)
+    return trace, loss, net.param_grads(trace, dlogits)
+
+
+def assert_fused_is_layered(net, x, labels, tolerance):
+    trace, loss, grads = layered(net, x, labels)
+    work = fused.Workspace()
+    logits, _ = fused.forward(net, net.ops.from_images(x), work)
+    assert relative_error(logits, trace[trace.upto]) < tolerance
+    for _ in range(2):  # the second time every array of the workspace is dirty
+        fused_loss, fused_grads = fused.loss_and_grads(net, net.ops.from_images(x), labels, work)
+    assert abs(fused_loss - loss) < tolerance * abs(loss)
+    for layer, expected in grads.items():
+        for name, g in expected.items():
+            assert relative_error(fused_grads[layer][name], g) < tolerance, (layer, name)
+
+
+@pytest.mark.parametrize("model", ["mnist", "cifar10", "small"])
+def test_the_fused_path_is_the_layered_path(backend, model):
+    net = small_net(backend) if model == "small" else models.build(model, backend, dtype="float64")
+    rng = np.random.default_rng(0)
+    for p in net.params.values():  # where an output is exactly zero, rounding decides on its side of the ReLU
+        p["b"][...] = 0.1 * rng.standard_normal(p["b"].shape)
+    x = rng.random((11, *net.input_shape))
+    x[:, : x.shape[1] // 2] = 0  # windows of ties, and after the ReLU windows of zeros
+    assert_fused_is_layered(net, x, rng.integers(0, 5, 11), FUSED["float64"])
+
+
+@pytest.mark.parametrize("shape, k, K, pool", [((28, 28, 1), 5, 32, 2), ((14, 14, 32), 5, 64, 2),
+                                               ((32, 32, 3), 5, 96, 3), ((48, 48, 96), 3, 96, 3)])  # fmt: skip
+def test_fused_blocks_are_exact_to_rounding_in_float32(shape, k, K, pool):
+    """The study's blocks; the way back at the fused path's own switches, as float32 may break a near-tie either way."""
+    cpu, reference = get_ops("cpu"), get_ops("reference")
+    rng = np.random.default_rng(0)
+    x, w = cpu.asarray(rng.random((9, *shape))), cpu.asarray(rng.standard_normal((k, k, shape[2], K)) / 10)
+    b = cpu.asarray(rng.standard_normal(K) / 10)
+    geometry = ((1, 1), "SAME", (pool, pool), (2, 2), "SAME")
+    y, switches = cpu.conv_relu_pool(x, w, b, *geometry, fused.Workspace())
+    expected, where = reference.conv_relu_pool(x, w, b, *geometry, None)
+    assert relative_error(y, expected) < FUSED["float32"]
+    assert (switches != where).mean() < 1e-4 and (switches[y == 0] == 0).all()
+    dy = cpu.asarray(rng.standard_normal(y.shape))
+    for need_dx in (False, True):
+        back = cpu.conv_relu_pool_backward(x, w, y, switches, dy, *geometry, need_dx, fused.Workspace())
+        layers = reference.conv_relu_pool_backward(x, w, y, switches, dy, *geometry, need_dx, None)
+        assert (back[2] is None) == (not need_dx)
+        for a, e in zip(back[: 2 + need_dx], layers):
+            assert relative_error(a, e) < FUSED["float32"]
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    kernel=st.sampled_from([3, 5]), C=st.integers(1, 6), K=st.integers(1, 9), H=st.integers(3, 15), W=st.integers(3, 15),
+    pool=st.tuples(st.integers(1, 3), st.integers(1, 3)), N=st.integers(1, 10), seed=st.integers(0, 99),
+)  # fmt: skip
+def test_fused_blocks_of_any_shape_equal_the_layers(kernel, C, K, H, W, pool, N, seed):
+    specs = [Conv2D("c0", C, 1), Conv2D("c", K, kernel), ReLU("r"), MaxPool2D("p", *pool), Flatten("f"), Dense("d", 3)]
+    net = Network(specs, (H, W, 2), backend="cpu", dtype="float64", seed=seed)
+    rng = np.random.default_rng(seed)
+    net.params["c"]["b"][...] = 0.1 * rng.standard_normal(K)
+    assert_fused_is_layered(net, rng.random((N, H, W, 2)), rng.integers(0, 3, N), FUSED["float64"])
+
+
+# -- networks ------------------------------------------------------------------------------------------------
+
+
+def test_the_studys_networks_have_the_studys_sizes():
+    assert models.build("stl10").params["fc1"]["w"].shape == (24 * 24 * 96, 384)
+    assert models.build("cifar10").shapes["pool2"] == (8, 8, 96)
+    net = models.build("mnist")
+    assert net.shapes["pool1"] == (14, 14, 32) and net.shapes["flatten"] == (7 * 7 * 64,)
+    assert " ".join(net.layer_names) == "conv1 relu1 pool1 conv2 relu2 pool2 flatten fc1 relu3 dropout fc2"
+
+
+def test_weights_are_glorot_uniform_and_equal_in_every_backend():
+    a, b = models.build("mnist", "cpu", seed=3), models.build("mnist", "reference", seed=3, dtype="float64")
+    w = b.params["fc1"]["w"]
+    limit = np.sqrt(6 / (3136 + 1024))
+    assert abs(w).max() < limit and abs(w).max() > 0.99 * limit and abs(w.std() - limit / np.sqrt(3)) < 1e-3 * limit
+    assert np.array_equal(a.params["fc1"]["w"], w.astype(np.float32))
+    assert not np.array_equal(a.params["fc1"]["w"], models.build("mnist", seed=4).params["fc1"]["w"])
+
+
+def test_logits_do_not_depend_on_the_batch(backend):
+    net = models.build("mnist", backend)
+    x = np.random.default_rng(0).integers(0, 256, (13, 28, 28, 1), np.uint8)
+    whole = net.logits(x)
+    assert relative_error(net.logits(x, batch_size=4), whole) < 1e-5
+    assert relative_error(net.forward(x)["fc2"], whole) < 1e-5
+    assert net.logits(x[:0]).shape == (0, 10)
+
+
+def test_traces_outlive_each_other():
+    net = models.build("mnist", "cpu")
+    x = np.random.default_rng(0).random((2, 28, 28, 1), np.float32)
+    first = net.forward(x)
+    kept = first["fc2"].copy()
+    net.forward(1 - x)
+    seed = np.eye(10, dtype=np.float32)[[0, 1]]
+    dx = net.backward(first, seed)
+    assert np.array_equal(first["fc2"], kept) and np.array_equal(dx, net.backward(net.forward(x), seed))
+
+
+def test_dropout_works_in_training_alone():
+    net = models.build("mnist", "cpu", dropout=0.5)
+    x = np.random.default_rng(0).random((2, 28, 28, 1), np.float32)
+    assert np.array_equal(net.forward(x)["fc2"], net.forward(x)["fc2"])
+    dropped = net.forward(x, rng=np.random.default_rng(0))["dropout"]
+    assert 0.3 < (dropped == 0)[net.forward(x)["relu3"] > 0].mean() < 0.7
+
+
+def test_receptive_field_is_where_the_input_matters():
+    """The field of a unit, found by perturbing pixels, lies where the arithmetic says."""
+    specs = [Conv2D("c1", 2, 5), MaxPool2D("p1", 3, 2), Conv2D("c2", 2, 3), MaxPool2D("p2", 2, 2)]
+    net = Network(specs, (24, 24, 1), backend="reference", dtype="float64")
+    (size, _), (stride, _), (offset, _) = net.receptive_field("p2")
+    unit, rng = (3, 2), np.random.default_rng(0)
+    seen = np.zeros((24, 24), bool)
+    for _ in range(20):  # a pool shows a change only where it wins: several images
+        trace = net.forward(rng.standard_normal((1, 24, 24, 1)))
+        seed = np.zeros_like(trace["p2"])
+        seed[0, unit[0], unit[1]] = rng.standard_normal(2)
+        seen |= net.backward(trace, seed)[0, ..., 0] != 0
+    rows, columns = np.nonzero(seen.any(1))[0], np.nonzero(seen.any(0))[0]
+    for found, i in ((rows, unit[0]), (columns, unit[1])):
+        assert found[0] == max(0, offset + stride * i) and found[-1] == min(23, offset + stride * i + size - 1)
+
+
+X = np.zeros((2, 28, 28, 1), np.uint8)
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda net: net.logits(X[0]), r"shape \(N, H, W, C\).*leading axis"),
+        (lambda net: net.logits(np.zeros((1, 32, 32, 3), np.uint8)), r"\(28, 28, 1\), got \(32, 32, 3\)"),
+        (lambda net: net.logits(X.astype(int)), "uint8 or float, got int64"),
+        (lambda net: net.logits(np.full((1, 28, 28, 1), np.nan)), "image 0 holds NaN"),
+        (lambda net: net.features(X, "conv9"), "unknown layer 'conv9'.*conv1, relu1"),
+        (lambda net: net.features(X, "fc2", batch_size=0), "batch_size"),
+        (lambda net: net.forward(X, upto="pool3"), "unknown layer"),
+        (lambda net: net.forward(X, upto="relu1")["fc2"], "no layer 'fc2'.*conv1, relu1"),
+        (lambda net: net.backward(net.forward(X), np.zeros((2, 9))), r"shape \(2, 10\), got \(2, 9\)"),
+        (lambda net: net.backward(net.forward(X), np.zeros((2, 10)), rule="relu"), "unknown rule 'relu'.*deconvnet"),
+        (lambda net: net.backward(net.forward(X), np.zeros((2, 10)), unpool="max"), "unknown unpool"),
+        (lambda net: losses.softmax_cross_entropy(net.ops, np.zeros((2, 10)), [0, 10]), "classes 0 to 9"),
+        (lambda net: losses.softmax_cross_entropy(net.ops, np.zeros((2, 10)), [0.5, 1]), "2 integers"),
+        (lambda net: models.build("vgg"), "unknown model 'vgg'.*mnist, cifar10, stl10"),
+        (lambda net: Network([Dense("d", 3)], (4, 4, 1)), "put a Flatten before it"),
+        (lambda net: Network([Flatten("f"), Conv2D("c", 3)], (4, 4, 1)), "takes images"),
+        (lambda net: Network([Conv2D("c", 3, 5, 1, "VALID")], (4, 4, 1)), "does not fit"),
+        (lambda net: Network([ReLU("r"), ReLU("r")], (4, 4, 1)), r"repeated: \['r'\]"),
+        (lambda net: Network([ReLU("r")], (4, 4)), "input_shape"),
+        (lambda net: Conv2D("c", 3, padding="FULL"), "SAME, VALID"),
+        (lambda net: Conv2D("c", 3, kernel=0), "integers >= 1"),
+        (lambda net: MaxPool2D("p", 17), "at most 256"),
+        (lambda net: Dropout("o", 1.0), r"\[0, 1\)"),
+    ],
+)
+def test_bad_input_gets_one_clear_line(call, message):
+    with pytest.raises(InputError, match=message) as caught:
+        call(models.build("mnist", "cpu"))
+    assert "\n" not in str(caught.value)

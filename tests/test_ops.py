@@ -1,0 +1,194 @@
+"""Every primitive of every backend against loop-only code, finite differences and adjoint identities."""
+
+import naive
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tinycnn import InputError, available, get_ops
+from tinycnn.gradcheck import numeric_gradient, relative_error
+
+# float32 rounds at 6e-8 and the sums here have up to some hundred terms; float64 leaves room for another order of sums
+TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
+ADJOINT = 1e-12  # <Ax, y> = <x, A'y> holds exactly but for rounding
+DIFFERENCES = 1e-7  # central differences in float64
+BACKENDS = [(b, d) for b in available() for d in ("float32", "float64")]
+
+windows = st.tuples(st.integers(1, 5), st.integers(1, 5))
+strides = st.tuples(st.integers(1, 3), st.integers(1, 3))
+
+
+@st.composite
+def cases(draw):
+    """A batch, a window, a stride and a padding that fit each other; and a generator for the values."""
+    window, stride, mode = draw(windows), draw(strides), draw(st.sampled_from(["SAME", "VALID"]))
+    least = window if mode == "VALID" else (1, 1)
+    shape = (
+        draw(st.integers(1, 9)),
+        draw(st.integers(least[0], 9)),
+        draw(st.integers(least[1], 9)),
+        draw(st.integers(1, 5)),
+    )
+    return shape, window, stride, mode, np.random.default_rng(draw(st.integers(0, 2**32)))
+
+
+def make(ops, rng, *shape):
+    return ops.asarray(rng.standard_normal(shape))
+
+
+@pytest.mark.parametrize("backend", BACKENDS, ids="-".join)
+@settings(max_examples=25, deadline=None)
+@given(case=cases(), K=st.integers(1, 9))
+def test_conv2d_is_the_loop_and_its_backwards_are_adjoint(backend, case, K):
+    ops, (shape, window, stride, mode, rng) = get_ops(*backend), case
+    shape = (min(shape[0], 2), *shape[1:])
+    x, w, b = make(ops, rng, *shape), make(ops, rng, *window, shape[3], K), make(ops, rng, K)
+    y = ops.conv2d(x, w, b, stride, mode)
+    assert relative_error(y, naive.conv2d(x, w, b, stride, mode)) < TOLERANCE[backend[1]]
+    if backend[1] == "float64":
+        dy = make(ops, rng, *y.shape)
+        product = ((y - b) * dy).sum()
+        dx = ops.conv2d_backward_data(dy, w, x.shape, stride, mode)
+        dw, db = ops.conv2d_backward_weights(x, dy, w.shape, stride, mode)
+        scale = np.abs(y - b).sum() * np.abs(dy).max() + 1e-30
+        assert abs((x * dx).sum() - product) / scale < ADJOINT
+        assert abs((w * dw).sum() - product) / scale < ADJOINT
+        assert relative_error(db, dy.sum((0, 1, 2))) < ADJOINT
+
+
+@pytest.mark.parametrize("backend", BACKENDS, ids="-".join)
+@settings(max_examples=25, deadline=None)
+@given(case=cases(), ties=st.booleans())
+def test_maxpool2d_and_unpools_are_the_loops(backend, case, ties):
+    """Values and switches exactly, ties and all-zero windows among them."""
+    ops, (shape, window, stride, mode, rng) = get_ops(*backend), case
+    x = ops.asarray(np.maximum(rng.integers(-2, 2, shape), 0)) if ties else make(ops, rng, *shape)
+    y, switches = ops.maxpool2d(x, window, stride, mode)
+    expected, where = naive.maxpool2d(x, window, stride, mode)
+    assert switches.dtype == np.uint8
+    assert np.array_equal(y, expected) and np.array_equal(switches, where)
+    dy = make(ops, rng, *y.shape)
+    for how in ("switches", "repeat", "center"):
+        dx = ops.unpool2d(dy, switches, x.shape, window, stride, mode, how)
+        loop = naive.unpool2d(dy, where, x.shape, window, stride, mode, how)
+        assert np.abs(dx - loop).max() < TOLERANCE[backend[1]] * max(np.abs(loop).max(), 1), how
+
+
+def test_unpool_is_the_adjoint_of_maxpool(ops64):
+    """At fixed switches the pool is linear; overlapping windows add up on the way back."""
+    rng = np.random.default_rng(0)
+    x = make(ops64, rng, 3, 7, 8, 4)
+    y, switches = ops64.maxpool2d(x, (3, 3), (2, 2), "SAME")
+    dy = make(ops64, rng, *y.shape)
+    dx = ops64.unpool2d(dy, switches, x.shape, (3, 3), (2, 2), "SAME")
+    assert abs((y * dy).sum() - (x * dx).sum()) < ADJOINT * np.abs(y * dy).sum()
+
+
+def test_a_switch_names_the_first_maximum_and_zero_in_a_window_of_zeros(ops):
+    x = np.zeros((1, 4, 4, 1))
+    x[0, :2, :2, 0] = [[1, 3], [3, 2]]
+    _, switches = ops.maxpool2d(ops.asarray(x), (2, 2), (2, 2), "VALID")
+    assert switches[0, :, :, 0].tolist() == [[1, 0], [0, 0]]
+
+
+def test_padding_never_wins_a_pool(ops):
+    x = ops.asarray(-np.ones((1, 3, 3, 2)))
+    y, _ = ops.maxpool2d(x, (2, 2), (2, 2), "SAME")
+    assert (y == -1).all()
+
+
+@pytest.mark.parametrize("D, K", [(1, 1), (5, 3), (7, 1), (300, 20)])
+def test_dense_is_the_loop_and_its_backwards_are_adjoint(ops, D, K):
+    rng = np.random.default_rng(D)
+    x, w, b = make(ops, rng, 6, D), make(ops, rng, D, K), make(ops, rng, K)
+    y, dy = ops.dense(x, w, b), make(ops, rng, 6, K)
+    tolerance = TOLERANCE[str(ops.dtype)]
+    assert relative_error(y, naive.dense(x, w, b)) < tolerance
+    dx, (dw, db) = ops.dense_backward_data(dy, w), ops.dense_backward_weights(x, dy)
+    assert relative_error(dx, naive.dense(dy, w.T, np.zeros(D))) < tolerance
+    assert relative_error(dw, naive.dense(x.T, dy, np.zeros(K))) < tolerance
+    assert relative_error(db, dy.sum(0)) < tolerance
+
+
+def test_relu_and_its_backward_rules(ops):
+    x = ops.asarray([-2.0, -0.0, 0.0, 1.0, 3.0, 5.0])
+    dy = ops.asarray([1.0, 1.0, -1.0, -1.0, 0.0, 2.0])
+    y = ops.relu(x)
+    assert y.tolist() == [0, 0, 0, 1, 3, 5]
+    back = {(m, r): ops.relu_backward(dy, y, m, r).tolist() for m in (False, True) for r in (False, True)}
+    assert back[True, False] == [0, 0, 0, -1, 0, 2]  # gradient; nothing passes where x is 0
+    assert back[False, True] == [1, 1, 0, 0, 0, 2]  # deconvnet
+    assert back[True, True] == [0, 0, 0, 0, 0, 2]  # guided
+    assert back[False, False] == dy.tolist()
+
+
+def test_dropout_keeps_the_mean_and_follows_its_generator(ops):
+    mask = ops.dropout_mask((200, 200), 0.3, np.random.default_rng(1))
+    assert set(np.unique(mask)) == {ops.dtype.type(0), ops.dtype.type(1 / 0.7)}
+    assert abs(mask.mean() - 1) < 0.02
+    assert np.array_equal(mask, ops.dropout_mask((200, 200), 0.3, np.random.default_rng(1)))
+
+
+def test_softmax_cross_entropy_is_the_loop_and_its_gradient_is_right(ops64):
+    rng = np.random.default_rng(0)
+    logits, labels = make(ops64, rng, 5, 4) * 3, rng.integers(0, 4, 5)
+    loss, dlogits = ops64.softmax_cross_entropy(logits, labels)
+    assert abs(loss - naive.softmax_cross_entropy(logits, labels)) < 1e-12
+    numeric = numeric_gradient(lambda: ops64.softmax_cross_entropy(logits, labels)[0], logits)
+    assert relative_error(dlogits, numeric) < DIFFERENCES
+
+
+def test_softmax_cross_entropy_survives_huge_logits(ops):
+    loss, dlogits = ops.softmax_cross_entropy(ops.asarray([[1e4, -1e4, 0], [0, 0, 5e3]]), np.array([0, 2]))
+    assert loss == 0 and np.isfinite(dlogits).all()
+
+
+def test_adam_is_the_published_algorithm(ops):
+    gradients, constants = [0.3, -0.2, 0.05, 0.4], (0.01, 0.9, 0.999, 1e-8)
+    p, m, v = ops.asarray([1.0]), ops.zeros(1), ops.zeros(1)
+    for t, g in enumerate(gradients, 1):
+        ops.adam_step(p, ops.asarray([g]), m, v, *constants, t)
+    assert abs(p[0] - naive.adam(1.0, gradients, *constants)) < TOLERANCE[str(ops.dtype)]
+
+
+def test_sgd_with_momentum(ops):
+    p, v = ops.asarray([1.0]), ops.zeros(1)
+    for g in (1.0, 1.0):
+        ops.sgd_step(p, ops.asarray([g]), v, 0.1, 0.9)
+    assert abs(p[0] - (1 - 0.1 * 1 - 0.1 * 1.9)) < 1e-6
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_cpu_agrees_with_the_reference_on_the_studys_shapes(dtype):
+    """One image of the largest network: many tiles of cols, bands of rows, and parts."""
+    reference, cpu = get_ops("reference", dtype), get_ops("cpu", dtype)
+    rng = np.random.default_rng(0)
+    for shape, (k, K) in {(1, 96, 96, 3): (5, 96), (3, 48, 48, 96): (3, 96), (2, 14, 14, 32): (5, 64)}.items():
+        x, w, b = make(cpu, rng, *shape), make(cpu, rng, k, k, shape[3], K), make(cpu, rng, K)
+        dy = make(cpu, rng, *shape[:3], K)
+        ours = (
+            cpu.conv2d(x, w, b),
+            cpu.conv2d_backward_data(dy, w, shape),
+            *cpu.conv2d_backward_weights(x, dy, w.shape),
+        )
+        theirs = (
+            reference.conv2d(x, w, b),
+            reference.conv2d_backward_data(dy, w, shape),
+            *reference.conv2d_backward_weights(x, dy, w.shape),
+        )
+        for a, e in zip(ours, theirs):
+            assert relative_error(a, e) < TOLERANCE[dtype]
+
+
+def test_uint8_images_become_c_contiguous_values_in_0_to_1(ops):
+    images = np.arange(256, dtype=np.uint8).reshape(1, 8, 8, 4).transpose(0, 2, 1, 3)  # as memory-mapped files are
+    x = ops.from_images(images)
+    assert x.flags.c_contiguous and x.dtype == ops.dtype
+    assert np.array_equal(x, (images / np.float64(255)).astype(ops.dtype))
+
+
+@pytest.mark.parametrize("name, dtype", [("tpu", "float32"), ("gpu", "float32"), ("cpu", "float16")])
+def test_an_unknown_backend_or_dtype_is_named_with_the_choices(name, dtype):
+    with pytest.raises(InputError, match=r"choose one of: .*(cpu|float64)"):
+        get_ops(name, dtype)

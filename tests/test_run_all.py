@@ -1,0 +1,278 @@
+"""The front door: one command gives everything, the same twice; a mistake costs one line and loses nothing."""
+
+import json
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import run_all
+from tinycnn import data, models
+from tinycnn.data import demo
+from viz import figures, maximize, results, study
+from viz.stages import ascent, backprop, space
+
+ROOT = Path(__file__).parents[1]
+STAGES = list(study.STAGES)
+
+
+def call(argv):
+    """Return the exit status of the command."""
+    try:
+        return run_all.main([str(a) for a in argv])
+    except SystemExit as e:
+        return e.code
+
+
+def command(*argv, **kwargs):
+    """Start the command as a process of its own."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, "run_all.py", *map(str, argv)], cwd=ROOT, **pipes, **kwargs)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """The folder of a whole short run on digits: every stage, few steps."""
+    out = tmp_path_factory.mktemp("run") / "out"
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr(ascent, "ASCENT", ascent.ASCENT | {"steps": 2})
+        m.setattr(maximize, "PRELIMINARY", maximize.PRELIMINARY | {"steps": 2})
+        m.setattr(space, "POINTS", 100)
+        assert call(["--steps", 12, "--seed", 3, "--out", out]) == 0
+    return out
+
+
+def test_one_command_leaves_every_stage_its_pictures_numbers_and_weights(done):
+    metrics = json.loads((done / "digits" / "metrics.json").read_text())
+    assert list(metrics["stages"]) == sorted(STAGES) and metrics["steps"] == 12 and metrics["seed"] == 3
+    for stage in STAGES:
+        assert list((done / "digits" / stage).glob("*.png")) and metrics["stages"][stage]
+    assert (done / "digits" / "weights.safetensors").stat().st_size > 3136 * 1024 * 4
+    assert not list(done.rglob("*.tmp-*"))
+
+
+def test_every_figure_is_in_the_report_with_caption_and_alt_text(done):
+    page = (done / "report.html").read_text()
+    files = list((done / "digits").glob("*/*.png"))
+    assert page.count("data:image/png;base64,") == len(files) >= 15
+    assert len(page) < 10e6
+    for found in (done / "digits").glob("*/result.json"):
+        for picture in json.loads(found.read_text())["pictures"]:
+            assert len(picture["caption"]) > 150 and len(picture["alt"]) > 20 and picture["title"]
+            assert "seed 3" in picture["caption"]
+
+
+def test_the_report_names_no_address_to_load_from(done):
+    page = (done / "report.html").read_text()
+    assert not re.search(r"""(src|href|srcset|data|url)\s*[=(]\s*["']?(https?:)?//""", page)
+
+
+def test_resume_keeps_what_is_done_and_does_again_what_is_damaged(done, capsys):
+    before = (done / "digits" / "metrics.json").read_bytes()
+    times = {p: p.stat().st_mtime_ns for p in (done / "digits").glob("*/*.png")}
+    (done / "digits" / "filters" / "filters.png").write_bytes(b"cut")
+    assert call(["--steps", 12, "--seed", 3, "--out", done, "--resume"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
+    assert {line[0]: line[1] == "kept" for line in lines} == {stage: stage != "filters" for stage in STAGES}
+    changed = {p.parent.name for p, t in times.items() if p.stat().st_mtime_ns != t}
+    assert changed == {"filters"}
+    assert (done / "digits" / "metrics.json").read_bytes() == before
+
+
+def test_one_stage_alone_gives_the_numbers_it_gives_among_all(done, tmp_path):
+    argv = ["--steps", 12, "--seed", 3, "--only", "saliency", "filters", "--out", tmp_path]
+    assert call(argv) == 0
+    alone, among = (json.loads((p / "digits" / "metrics.json").read_text()) for p in (tmp_path, done))
+    assert alone["stages"] == {k: among["stages"][k] for k in ("filters", "saliency")}
+    assert not (tmp_path / "digits" / "tsne").exists()
+
+
+def test_one_thread_and_two_give_the_same_bytes(done, tmp_path):
+    argv = ["--steps", 4, "--only", "training_curve", "saliency", "--out"]
+    runs = [command(*argv, tmp_path / n, env=os.environ | {"NUMBA_NUM_THREADS": n}) for n in ("1", "2")]
+    for run in runs:
+        _, errors = run.communicate(timeout=300)
+        assert run.returncode == 0, errors
+    for name in ("metrics.json", "weights.safetensors", "saliency/saliency.png"):
+        one, two = ((tmp_path / n / "digits" / name).read_bytes() for n in ("1", "2"))
+        assert one == two != (done / "digits" / name).read_bytes(), name  # `done` has another seed
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["--dataset", "cifar"], "mnist"),
+        (["--only", "dreams"], "saliency"),
+        (["--backend", "tpu"], "reference"),
+        (["--recipe", "magic"], "study"),
+        (["--steps", "0"], "at least 1"),
+        (["--steps", "many"], "--steps"),
+        (["--seed", "-1"], "at least 0"),
+        (["--dataset", "mnist", "--data-dir", "nowhere"], "nowhere"),
+        (["--dataset", "cifar10", "--data-dir", "nowhere"], "nowhere"),
+        (["--dataset", "stl10", "--data-dir", "nowhere"], "nowhere"),
+        (["--images", "nowhere"], "nowhere"),
+        (["--picture"], "--picture"),
+    ],
+)
+def test_bad_input_costs_one_line_and_leaves_nothing(argv, says, capsys, tmp_path):
+    out = tmp_path / "out"
+    assert call([*argv, "--out", out]) == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith("run_all.py: error: ") and printed.err.count("\n") == 1 and says in printed.err
+    assert not list(out.rglob("*.*"))
+
+
+@pytest.mark.parametrize("part", ["", "digits"])
+def test_an_output_folder_that_cannot_be_written_is_found_before_training(part, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_all.train, "fit", lambda *a, **k: pytest.fail("trained all the same"))
+    blocked = tmp_path / "out" / part
+    blocked.parent.mkdir(exist_ok=True)
+    blocked.write_text("a file in the way")  # permissions do not stop root, this does
+    assert call(["--out", tmp_path / "out"]) == 2
+    error = capsys.readouterr().err
+    assert "cannot write" in error and "--out" in error and error.count("\n") == 1
+    assert blocked.read_text() == "a file in the way"
+
+
+def test_missing_data_is_found_before_the_first_data_set_is_trained(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_all.train, "fit", lambda *a, **k: pytest.fail("trained all the same"))
+    assert call(["--dataset", "digits", "mnist", "--data-dir", tmp_path, "--out", tmp_path / "out"]) == 2
+    assert "mnist" in capsys.readouterr().err
+
+
+def test_a_full_disk_costs_one_line_and_nothing_that_was_there(done, tmp_path):
+    out = tmp_path / "out"
+    (out / "digits").mkdir(parents=True)
+    (out / "digits" / "weights.safetensors").write_bytes(b"from an earlier run")
+
+    def no_room():  # a file may have 4 MiB: compiled kernels fit, weights do not
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2**22, 2**22))
+
+    run = command("--steps", 1, "--only", "filters", "--out", out, preexec_fn=no_room)
+    _, errors = run.communicate(timeout=300)
+    error = errors.rstrip("\n").split("\n")[-1]
+    assert run.returncode == 2 and "Traceback" not in errors, errors
+    assert error.startswith("run_all.py: error: cannot write") and ".safetensors" in error
+    assert (out / "digits" / "weights.safetensors").read_bytes() == b"from an earlier run"
+    assert not list(out.rglob("*.tmp-*"))
+
+
+def test_ctrl_c_keeps_the_training_and_says_how_to_go_on(tmp_path, capsys):
+    run = command("--steps", 100000, "--out", tmp_path)
+    checkpoint = tmp_path / "digits" / "checkpoint.safetensors"
+    deadline = time.monotonic() + 300
+    while not checkpoint.exists() and run.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    run.send_signal(signal.SIGINT)
+    _, errors = run.communicate(timeout=60)
+    assert run.returncode == 130 and "Traceback" not in errors, errors
+    assert "--resume" in errors.rstrip("\n").split("\n")[-1]
+    done_steps = int(re.search(r"stopped after (\d+) of", errors)[1])
+    assert call(["--steps", done_steps + 1, "--out", tmp_path, "--resume", "--only", "filters"]) == 0
+    assert json.loads((tmp_path / "digits" / "metrics.json").read_text())["steps"] == done_steps + 1
+
+
+def test_list_names_every_stage_and_data_set_and_loads_nothing_slow():
+    code = (
+        "import sys, run_all; run_all.main(['--list']); "
+        "print(sorted({'matplotlib', 'sklearn', 'jinja2', 'torch', 'cupy'} & set(sys.modules)))"
+    )
+    lines = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert all(f"\n  {name} " in lines for name in (*STAGES, *data.NAMES))
+    assert lines.endswith("[]\n")
+
+
+def test_several_data_sets_share_one_report(tmp_path, monkeypatch):
+    *small, masks = demo.shapes("test", n=200)
+    load = data.load
+    monkeypatch.setattr(study.data, "load", lambda name, *a, **k: small if name == "shapes" else load(name, *a, **k))
+    monkeypatch.setattr(study.data, "masks", lambda *a: masks)
+    argv = ["--dataset", "digits", "shapes", "--steps", 2, "--only", "filters", "saliency", "--out", tmp_path]
+    assert call(argv) == 0
+    page = (tmp_path / "report.html").read_text()
+    assert all(f'id="{name}-{stage}"' in page for name in ("digits", "shapes") for stage in ("filters", "saliency"))
+    metrics = json.loads((tmp_path / "shapes" / "metrics.json").read_text())["stages"]["saliency"]
+    scores = metrics["against the object's mask, 200 images"]
+    chance = scores.pop("by chance")["mass inside the object"]
+    assert all(0 <= v <= 1 for s in scores.values() for v in s.values()) and 0.02 < chance < 0.5
+
+
+def test_stl10_is_joined_and_split_as_the_study_does(monkeypatch):
+    def load(name, split, **_):
+        numbers = np.arange(5000) if split == "train" else np.arange(5000, 13000)
+        return numbers.astype(np.uint8).reshape(-1, 1, 1, 1), numbers
+
+    monkeypatch.setattr(study.data, "load", load)
+    _, images, labels, val_images, val_labels, masks = study.load("stl10")
+    assert labels.tolist() == list(range(10000)) and val_labels.tolist() == list(range(10000, 13000))
+    assert len(images) == 10000 and len(val_images) == 3000 and masks is None
+
+
+def test_mnist_shows_the_digit_of_the_study():
+    folder = ROOT / "data" / "mnist"
+    if not folder.exists():
+        pytest.skip("no official MNIST files in data/mnist")
+    _, images, _, val_images, val_labels, _ = study.load("mnist", folder.parent)
+    assert val_labels[0] == 7 and len(images) == 60000 and len(val_images) == 10000
+    net = models.build("mnist", backend="reference")
+    assert net.shapes["relu1"] == (28, 28, 32) and net.shapes["relu2"] == (14, 14, 64)
+
+
+def test_the_pointing_game_is_what_loops_say():
+    rng = np.random.default_rng(0)
+    maps, masks = rng.random((20, 5, 6)), rng.random((20, 5, 6)) < 0.4
+    hits, mass = 0, 0.0
+    for m, mask in zip(maps, masks):
+        best = max((m[y, x], y, x) for y in range(5) for x in range(6))
+        hits += bool(mask[best[1], best[2]])
+        mass += sum(m[y, x] for y in range(5) for x in range(6) if mask[y, x]) / m.sum()
+    score = backprop._score(maps, masks)
+    assert score["pointing game, hit rate"] == hits / 20
+    assert score["mass inside the object"] == pytest.approx(mass / 20, abs=1e-12)
+
+
+def test_confidence_is_that_of_the_class_an_image_was_made_for():
+    net = models.build("mnist", backend="reference", seed=1)
+    x = np.random.default_rng(0).random((10, 2, 28, 28, 1))
+    found, reached = ascent._confidence(net, x), ascent._reached(net, x)
+    for c in range(10):
+        for t in range(2):
+            e = np.exp(net.logits(x[c, t][None].astype(np.float32))[0].astype(float))
+            assert found[c, t] == pytest.approx(e[c] / e.sum(), rel=1e-5)
+            assert reached[c, t] == (e.argmax() == c)
+
+
+def test_patches_beyond_the_border_are_black_and_in_place():
+    images = np.arange(1, 51).reshape(2, 5, 5, 1)
+    patches = backprop._crop(images, np.array([[-1, -2, 2, 1], [3, 3, 6, 6]]))
+    assert patches[0, :, :, 0].tolist() == [[0, 0, 0], [0, 0, 1], [0, 0, 6]]
+    assert patches[1, :, :, 0].tolist() == [[44, 45, 0], [49, 50, 0], [0, 0, 0]]
+
+
+def test_examples_show_as_many_classes_as_there_are():
+    labels = np.array([1, 1, 0, 2, 2, 1, 0, 3])
+    s = study.Study(None, None, None, None, None, labels, None, None, 0)
+    assert s.examples().tolist() == [0, 2, 3, 7, 1, 4]
+
+
+def test_fingerprints_change_with_weights_images_and_seed():
+    net = models.build("mnist", backend="reference")
+    x = np.zeros((3, 2), np.uint8)
+    first = results.fingerprint(net, [x], ("digits", 0))
+    assert first == results.fingerprint(models.build("mnist", backend="reference"), [x.copy()], ("digits", 0))
+    assert first != results.fingerprint(net, [x], ("digits", 1))
+    assert first != results.fingerprint(net, [x + 1], ("digits", 0))
+    net.params["conv2"]["b"][5] = 1e-6
+    assert first != results.fingerprint(net, [x], ("digits", 0))
+
+
+def test_no_pyplot():
+    assert "pyplot" not in Path(figures.__file__).read_text().replace("without pyplot", "")

@@ -1,0 +1,297 @@
+"""Training and its files: bytes that repeat, runs that resume after anything, and what is refused."""
+
+import errno
+import json
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from tinycnn import InputError, Network, checkpoint, files, models, optim, train
+from tinycnn.layers import Conv2D, Dense, Dropout, Flatten, MaxPool2D, ReLU
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def tiny_net(seed=0, filters=4):
+    specs = [Conv2D("c", filters, 3), ReLU("r"), MaxPool2D("p"), Flatten("f"), Dropout("o", 0.2), Dense("d", 3)]
+    return Network(specs, (8, 8, 1), backend="cpu", seed=seed, meta={"dataset": "stripes"})
+
+
+def stripes(N=90, seed=0):
+    """Images whose class is where a bright stripe stands: learnable in a few steps."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 3, N)
+    images = rng.integers(0, 120, (N, 8, 8, 1), np.uint8)
+    for i, label in enumerate(labels):
+        images[i, :, 1 + 2 * label] += 130
+    return images, labels
+
+
+def fit(net, steps=12, **kwargs):
+    images, labels = stripes()
+    kwargs = {"batch_size": 10, "lr": 0.01, "eval_every": 5, "progress": False, **kwargs}
+    return train.fit(net, images, labels, stripes(30, 1), steps=steps, **kwargs)
+
+
+def saved(net, path):
+    net.save(path)
+    return Path(path).read_bytes()
+
+
+def test_training_learns_and_keeps_its_history():
+    net = tiny_net()
+    history = fit(net, steps=60)
+    assert history.steps == 60 == len(history.losses)
+    assert history.eval_steps == list(range(0, 61, 5))
+    assert history.val_accuracy[-1] > 0.9 > 0.6 > history.val_accuracy[0]
+    assert np.mean(history.losses[-10:]) < 0.5 * np.mean(history.losses[:5])
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd", optim.SGD(lr=0.05, momentum=0.5)])
+def test_the_same_seed_gives_the_same_bytes_and_another_does_not(tmp_path, optimizer):
+    runs = []
+    for seed in (1, 1, 2):
+        net = tiny_net()
+        history = fit(net, seed=seed, optimizer=optimizer)
+        runs.append((saved(net, tmp_path / "net.safetensors"), history.to_dict()))
+    assert runs[0] == runs[1] and runs[0] != runs[2]
+
+
+def test_the_number_of_threads_changes_no_byte(tmp_path):
+    code = (
+        "import sys, test_train, tinycnn; from tinycnn import models, train; import numpy as np;"
+        "net = models.build('mnist', 'cpu'); rng = np.random.default_rng(0);"
+        "x = rng.integers(0, 256, (50, 28, 28, 1), np.uint8);"
+        "train.fit(net, x, rng.integers(0, 10, 50), steps=3, batch_size=30, progress=False); net.save(sys.argv[1])"
+    )
+    for threads in "12":
+        env = {**os.environ, "NUMBA_NUM_THREADS": threads, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+        subprocess.run([sys.executable, "-c", code, tmp_path / threads], env=env, check=True)
+    assert (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes()
+
+
+def test_a_resumed_run_ends_with_the_bytes_of_an_uninterrupted_one(tmp_path):
+    whole = tiny_net()
+    history = fit(whole, steps=20)
+    fit(tiny_net(), steps=10, checkpoint=tmp_path / "state.safetensors")
+    resumed = tiny_net(seed=5)  # its own weights are replaced
+    again = fit(resumed, steps=20, checkpoint=tmp_path / "state.safetensors", resume=True)
+    assert saved(resumed, tmp_path / "a") == saved(whole, tmp_path / "b")
+    assert again == history
+
+
+RUN = """
+import sys, test_train
+net = test_train.tiny_net()
+test_train.fit(net, steps=int(sys.argv[2]), checkpoint=sys.argv[1], checkpoint_every=1, resume=True)
+net.save(sys.argv[1] + ".final")
+"""
+
+
+def start(path, steps):
+    env = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+    return subprocess.Popen([sys.executable, "-c", RUN, path, str(steps)], env=env, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(path, process):
+    deadline = time.monotonic() + 60
+    while not path.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert path.exists(), process.stderr.read()
+
+
+def test_kill_9_at_any_moment_loses_nothing(tmp_path):
+    """Killed at three moments, each in the middle of steps and of writing checkpoints, then resumed to the end."""
+    path, steps = tmp_path / "state.safetensors", 400
+    for delay in (0.0, 0.05, 0.11):
+        process = start(path, steps)
+        wait_for(path, process)
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        header, _ = checkpoint.read(path)  # whole at any moment
+        assert header["training"]["settings"]["seed"] == 0
+    process = start(path, steps)
+    assert process.wait() == 0, process.stderr.read()
+    net = tiny_net()
+    fit(net, steps=steps)
+    assert (tmp_path / "state.safetensors.final").read_bytes() == saved(net, tmp_path / "whole")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["state.safetensors", "state.safetensors.final", "whole"]
+
+
+def test_ctrl_c_finishes_the_step_and_saves(tmp_path):
+    path = tmp_path / "state.safetensors"
+    process = start(path, 10**6)
+    wait_for(path, process)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    match = re.search(r"Interrupted: stopped after (\d+) of 1000000 steps; .*state.safetensors holds them", stderr)
+    assert process.returncode != 0 and match, stderr
+    net = tiny_net()
+    assert fit(net, steps=int(match[1]) + 1, checkpoint=path, resume=True).steps == int(match[1]) + 1
+
+
+def test_a_loss_that_is_not_finite_stops_and_leaves_the_last_good_checkpoint(tmp_path):
+    path, net = tmp_path / "state.safetensors", tiny_net()
+    fit(net, steps=5, checkpoint=path)
+    good = path.read_bytes()
+    net.params["c"]["w"][0, 0, 0, 0] = np.nan
+    with pytest.raises(InputError, match=r"diverged: the loss became nan at step 1; lower lr.*last good state"):
+        fit(net, checkpoint=path)
+    assert path.read_bytes() == good
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path):
+    with np.errstate(all="ignore"), pytest.raises(InputError, match="diverged"):
+        fit(tiny_net(), steps=50, optimizer="sgd", lr=1e30, checkpoint=tmp_path / "s.safetensors", checkpoint_every=1)
+    assert not (tmp_path / "s.safetensors").exists() or checkpoint.read(tmp_path / "s.safetensors")
+
+
+@pytest.mark.parametrize(
+    "kwargs, message",
+    [
+        ({"steps": 0}, "steps >= 1"),
+        ({"batch_size": 91}, "batch_size <= 90"),
+        ({"optimizer": "rmsprop"}, "unknown optimizer 'rmsprop'.*adam, sgd"),
+        ({"lr": -1.0}, "lr must be positive"),
+    ],
+)
+def test_impossible_settings_are_refused(kwargs, message):
+    with pytest.raises(InputError, match=message):
+        fit(tiny_net(), **kwargs)
+
+
+@pytest.mark.parametrize(
+    "images, labels, message",
+    [
+        (np.zeros((5, 8, 8, 1), np.float32), np.zeros(5, int), "dtype uint8"),
+        (np.zeros((5, 9, 8, 1), np.uint8), np.zeros(5, int), r"\(8, 8, 1\), got \(9, 8, 1\)"),
+        (np.zeros((5, 8, 8, 1), np.uint8), np.full(5, 3), "classes 0 to 2"),
+        (np.zeros((5, 8, 8, 1), np.uint8), np.zeros(4, int), "expected 5 integers"),
+        (np.zeros((0, 8, 8, 1), np.uint8), np.zeros(0, int), "there are none"),
+    ],
+)
+def test_data_that_do_not_fit_the_network_are_refused(images, labels, message):
+    with pytest.raises(InputError, match=message):
+        train.fit(tiny_net(), images, labels, steps=1, batch_size=1, progress=False)
+
+
+def test_resuming_with_other_settings_is_refused(tmp_path):
+    path = tmp_path / "state.safetensors"
+    fit(tiny_net(), checkpoint=path)
+    with pytest.raises(InputError, match="seed=0, now 1"):
+        fit(tiny_net(), checkpoint=path, resume=True, seed=1)
+    tiny_net().save(path)
+    with pytest.raises(InputError, match="no state of training"):
+        fit(tiny_net(), checkpoint=path, resume=True)
+
+
+# -- weight files ----------------------------------------------------------------------------------------------
+
+
+def test_a_saved_network_comes_back_whole_and_any_framework_can_read_it(tmp_path, backend):
+    net = models.build("mnist", backend, seed=7, meta={"dataset": "digits"}, dropout=0.25)
+    net.save(tmp_path / "net.safetensors")
+    back = Network.load(tmp_path / "net.safetensors", backend=backend)
+    x = np.random.default_rng(0).integers(0, 256, (2, 28, 28, 1), np.uint8)
+    assert np.array_equal(back.logits(x), net.logits(x)) and back.layers == net.layers and back.meta == net.meta
+    tensors = safetensors.numpy.load_file(tmp_path / "net.safetensors")
+    assert np.array_equal(tensors["conv1/w"], net.params["conv1"]["w"])
+    header, _ = checkpoint.read(tmp_path / "net.safetensors")
+    assert header["normalisation"] == "uint8 / 255" and header["layers"][0]["type"] == "Conv2D"
+
+
+def test_weights_of_another_network_are_named(tmp_path):
+    tiny_net(filters=4).save(tmp_path / "net.safetensors")
+    _, tensors = checkpoint.read(tmp_path / "net.safetensors")
+    with pytest.raises(
+        InputError, match=r"another network: c/w has shape \(3, 3, 1, 4\), the network's is \(3, 3, 1, 5\)"
+    ):
+        checkpoint.set_params(tiny_net(filters=5), tensors, "net.safetensors")
+    with pytest.raises(InputError, match=r"missing conv1/w.*unknown c/b"):
+        checkpoint.set_params(models.build("mnist"), tensors, "net.safetensors")
+
+
+def cut(data):
+    return data[: len(data) // 2]
+
+
+def other_layers(data):
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    facts = json.loads(header["__metadata__"]["tinycnn"])
+    facts["layers"][0]["filters"] = 6
+    header["__metadata__"]["tinycnn"] = json.dumps(facts)
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data[8 + size :]
+
+
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (cut, "not a whole safetensors file"),
+        (lambda data: b"", "not a whole safetensors file"),
+        (lambda data: b"\x00" * 100, "not a whole safetensors file"),
+        (lambda data: safetensors.numpy.save({"a": np.zeros(2)}), "not one that tinycnn wrote"),
+        (lambda data: data.replace(b'format\\": 1', b'format\\": 9'), "format 9, this version reads format 1"),
+        (other_layers, r"c/w has shape \(3, 3, 1, 4\), the network's is \(3, 3, 1, 6\)"),
+    ],
+)
+def test_a_damaged_file_is_refused_by_name(tmp_path, damage, message):
+    path = tmp_path / "net.safetensors"
+    path.write_bytes(damage(saved(tiny_net(), tmp_path / "good")))
+    with pytest.raises(InputError, match=f"net.safetensors: .*{message}") as caught:
+        Network.load(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_refused_by_name(tmp_path):
+    with pytest.raises(InputError, match=r"gone.safetensors: no such weights file"):
+        Network.load(tmp_path / "gone.safetensors")
+
+
+# -- atomic writing --------------------------------------------------------------------------------------------
+
+
+def test_a_failed_write_keeps_the_old_file_and_leaves_no_remains(tmp_path, monkeypatch):
+    path = tmp_path / "f.txt"
+    files.write_text(path, "old")
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(OSError, match=r"cannot write .*f.txt: No space left on device"):
+        files.write_text(path, "new")
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_disk_that_fills_up_while_a_checkpoint_is_written_loses_nothing(tmp_path):
+    """The operating system itself refuses the bytes: a limit on the size of files stands for the full disk."""
+    path, net = tmp_path / "net.safetensors", models.build("mnist")
+    good = saved(tiny_net(), path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
+    try:
+        with pytest.raises(OSError, match=r"cannot write .*net.safetensors: File too large"):
+            net.save(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert path.read_bytes() == good and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"cannot write .*file/sub/net.safetensors: "):
+        tiny_net().save(tmp_path / "file" / "sub" / "net.safetensors")
