@@ -137,8 +137,9 @@ def test_fused_blocks_are_exact_to_rounding_in_float32(shape, k, K, pool):
 
 @settings(max_examples=15, deadline=None)
 @given(
-    kernel=st.sampled_from([3, 5]), C=st.integers(1, 6), K=st.integers(1, 9), H=st.integers(3, 15), W=st.integers(3, 15),
-    pool=st.tuples(st.integers(1, 3), st.integers(1, 3)), N=st.integers(1, 10), seed=st.integers(0, 99),
+    kernel=st.sampled_from([3, 5]), C=st.integers(1, 6), K=st.integers(1, 9), H=st.integers(3, 15),
+    W=st.integers(3, 15), pool=st.tuples(st.integers(1, 3), st.integers(1, 3)), N=st.integers(1, 10),
+    seed=st.integers(0, 99),
 )  # fmt: skip
 def test_fused_blocks_of_any_shape_equal_the_layers(kernel, C, K, H, W, pool, N, seed):
     specs = [Conv2D("c0", C, 1), Conv2D("c", K, kernel), ReLU("r"), MaxPool2D("p", *pool), Flatten("f"), Dense("d", 3)]

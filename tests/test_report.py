@@ -73,6 +73,19 @@ def test_figures_are_inlined_byte_for_byte(tmp_path):
     assert image["alt"] == "A <title>. An alt text."
 
 
+def test_large_photographs_go_in_as_jpeg_and_look_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "LARGEST_PNG", 100)
+    image = next(a for a in Page(report.render([section(tmp_path)], RUN)).all("img") if "src" in a)
+    assert image["src"].startswith("data:image/jpeg;base64,")
+    shown = Image.open(io.BytesIO(base64.b64decode(image["src"].split(",", 1)[1]))).convert("L")
+    there = Image.open(tmp_path / "one.png").convert("L")
+    assert np.abs(np.asarray(shown, int) - np.asarray(there, int)).mean() < 2
+
+
+def test_names_of_folders_become_ids_without_spaces():
+    assert report.slug("My pets & <co>") == "My-pets-co-"
+
+
 def test_texts_are_escaped_and_stay_readable(page):
     assert "A caption & more." in page.text
     assert "python run_all.py --out 'a <b>'" in page.text and "Network(conv1 <relu>)" in page.text

@@ -58,8 +58,13 @@ class _Scope:
         return self.work((self.prefix, key), shape, dtype)
 
 
-def plan(layers):
-    """Return the layers as the fused path runs them: Conv2D, ReLU, MaxPool2D in a row become one Block."""
+def plan(layers, upto=None):
+    """Return the layers as the fused path runs them: Conv2D, ReLU, MaxPool2D in a row become one Block.
+
+    Only layers to that called `upto` (default: the last) are taken; a block that ends beyond it stays layers.
+    """
+    if upto is not None:
+        layers = layers[: [layer.name for layer in layers].index(upto) + 1]
     steps, i = [], 0
     while i < len(layers):
         if [type(layer) for layer in layers[i : i + 3]] == [Conv2D, ReLU, MaxPool2D]:
@@ -72,7 +77,7 @@ def plan(layers):
 
 
 def forward(net, x, work, rng=None, upto=None):
-    """Run a batch to layer `upto` (default: the logits), which must not lie inside a Block.
+    """Run a batch to layer `upto` (default: the logits).
 
     Parameters
     ----------
@@ -91,17 +96,9 @@ def forward(net, x, work, rng=None, upto=None):
     caches : list of (step, cache)
     """
     caches = []
-    for step in plan(net.layers):
-        p = net.params.get(step.name)
-        if isinstance(step, Block):
-            x, cache = step.forward(net.ops, p, x, work)
-            last = step.pool.name
-        else:
-            x, cache = step.forward(net.ops, p, x, rng)
-            last = step.name
+    for step in plan(net.layers, upto):
+        x, cache = step.forward(net.ops, net.params.get(step.name), x, work if isinstance(step, Block) else rng)
         caches.append((step, cache))
-        if last == upto:
-            break
     return x, caches
 
 

@@ -9,7 +9,7 @@ Gradient, deconvnet and guided backprop are the same walk back through the same 
 
 import numpy as np
 
-from . import rules
+from . import fused, rules
 from .errors import InputError, check_images, choose
 from .ops import get_ops
 
@@ -165,14 +165,10 @@ class Network:
         self.check_layer(layer)
         if batch_size < 1:
             raise InputError(f"batch_size must be at least 1, got {batch_size}")
-        out = np.empty((len(x), *self.shapes[layer]), self.dtype)
+        out, work = np.empty((len(x), *self.shapes[layer]), self.dtype), fused.Workspace()
         for i in range(0, len(x), batch_size):
-            y = self.ops.from_images(x[i : i + batch_size])
-            for spec in self.layers:
-                y = spec.forward(self.ops, self.params.get(spec.name), y, None)[0]
-                if spec.name == layer:
-                    break
-            out[i : i + batch_size] = self.ops.to_numpy(y)
+            batch = self.ops.from_images(x[i : i + batch_size])
+            out[i : i + batch_size] = self.ops.to_numpy(fused.forward(self, batch, work, upto=layer)[0])
         return out
 
     def logits(self, x, batch_size=100):

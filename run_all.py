@@ -1,0 +1,226 @@
+"""Train the study's network on a data set and draw every picture of the study: ``python run_all.py``.
+
+Writes OUT/<dataset>/<stage>/*.png, OUT/<dataset>/metrics.json, OUT/<dataset>/weights.safetensors and OUT/report.html.
+"""
+
+import argparse
+import os
+import platform
+import shlex
+import sys
+import tempfile
+import time
+from datetime import datetime
+from pathlib import Path
+
+import scipy.linalg.cython_blas  # noqa: F401  (loads SciPy's own BLAS now, so that the limit in `main` reaches it)
+from threadpoolctl import threadpool_limits
+
+from tinycnn import InputError, data, files, get_ops, models, train
+from viz import results, study
+
+
+class Parser(argparse.ArgumentParser):
+    """Answers a bad argument with one line."""
+
+    def error(self, message):
+        """Exit with status 2."""
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def parse(argv):
+    """Return the arguments."""
+    p = Parser("run_all.py", description=__doc__.split("\n\n")[0], allow_abbrev=False)
+    p.add_argument(
+        "--dataset",
+        nargs="+",
+        choices=data.NAMES,
+        metavar="NAME",
+        help=", ".join(data.NAMES) + " (default: digits)",
+    )
+    p.add_argument("--images", metavar="DIR", help="a folder in STL-10's layout, with class_names.txt")
+    p.add_argument("--data-dir", default="data", metavar="DIR", help="where the official files are (default: data)")
+    p.add_argument("--download", action="store_true", help="get the official files where they are missing")
+    p.add_argument("--steps", type=_positive, metavar="N", help="training steps (default: the study's)")
+    p.add_argument("--recipe", choices=("study",), default="study", help="how to train")
+    p.add_argument("--backend", default="auto", help="auto, reference or cpu")
+    p.add_argument(
+        "--only",
+        nargs="+",
+        choices=tuple(study.STAGES),
+        metavar="STAGE",
+        help="these stages alone; see --list",
+    )
+    p.add_argument("--seed", type=_natural, default=0, metavar="N")
+    p.add_argument("--resume", action="store_true", help="continue where the last run stopped, keep what is done")
+    p.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="default: out")
+    p.add_argument("--list", action="store_true", help="list the data sets and the stages, and stop")
+    return p.parse_args(argv)
+
+
+def main(argv=None):
+    """Run; return the exit status: 0, 2 for bad input or a failed write, 130 if interrupted."""
+    argv = sys.argv[1:] if argv is None else argv
+    args = parse(argv)
+    if args.list:
+        return list_all()
+    try:
+        with threadpool_limits(1, user_api="blas"):  # sums of the same order whatever the machine's threads
+            run(args, shlex.join(["python", "run_all.py", *argv]))
+    except (InputError, OSError) as e:
+        text = e.strerror if isinstance(e, OSError) and e.strerror else str(e)
+        place = f": {e.filename}" if getattr(e, "filename", None) and str(e.filename) not in text else ""
+        print(f"run_all.py: error: {text}{place}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as e:
+        print(f"\nrun_all.py: {e or 'stopped'}; run the same command with --resume to go on", file=sys.stderr)
+        return 130
+    return 0
+
+
+def run(args, command):
+    """Check all that can be checked, then train and draw, one data set after the other."""
+    from viz import report  # not needed to list the stages or to refuse bad input
+
+    start = time.perf_counter()
+    backend = get_ops(args.backend, "float32").name
+    names = list(dict.fromkeys(args.dataset or ([] if args.images else ["digits"])))
+    infos = {name: data.info(name) for name in names}
+    if args.images:
+        infos[args.images] = data.folder_info(args.images)
+    if len({info.name for info in infos.values()}) < len(infos):
+        raise InputError(f"--images {args.images}: the folder has the name of a data set of this run; rename it")
+    for info in infos.values():
+        check_writable(args.out / info.name)
+    loaded = {name: study.load(name, args.data_dir, args.download) for name in infos}
+
+    sections = []
+    for name in infos:
+        sections.append(run_dataset(args, name, loaded.pop(name)))
+        report.write(
+            args.out / "report.html",
+            sections,
+            {
+                "command": command,
+                "seed": args.seed,
+                "backend": backend,
+                "date": datetime.now().strftime("%Y-%m-%d %H:%M"),
+                "seconds": time.perf_counter() - start,
+                "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores",
+                "timed": ["training", *study.STAGES],
+            },
+        )
+    print(f"{args.out / 'report.html'}: done in {report.duration(time.perf_counter() - start)}")
+
+
+def run_dataset(args, name, loaded):
+    """Train, run the stages, write the numbers; return the report's section."""
+    start = time.perf_counter()
+    info, images, labels, val_images, val_labels, masks = loaded
+    out = args.out / info.name
+    protocol = study.PROTOCOLS.get(name, study.PROTOCOLS["stl10"])
+    steps = args.steps or protocol.steps
+    print(f"{info.title}: {len(images):,} training and {len(val_images):,} validation images, {steps:,} steps", flush=True)
+    net = models.build(
+        info.model,
+        backend=args.backend,
+        seed=args.seed,
+        classes=len(info.classes),
+        meta={"dataset": info.name, "classes": "\n".join(info.classes)},
+    )
+    history = train.fit(
+        net,
+        images,
+        labels,
+        val=(val_images, val_labels),
+        steps=steps,
+        batch_size=min(protocol.batch_size, len(images)),
+        lr=protocol.lr,
+        seed=args.seed,
+        checkpoint=out / "checkpoint.safetensors",
+        resume=args.resume and (out / "checkpoint.safetensors").exists(),
+        eval_every=protocol.eval_every,
+    )
+    net.save(out / "weights.safetensors")
+    times = {"training": time.perf_counter() - start}
+    s = study.Study(net, info, images, labels, val_images, val_labels, masks, history, protocol, args.seed)
+    key = results.fingerprint(net, (images, labels, val_images, val_labels), (info, args.seed, history.to_dict()))
+    stages = []
+    for stage, function in study.STAGES.items():
+        folder = out / stage
+        wanted = args.only is None or stage in args.only
+        done = results.find(folder, key) if args.resume or not wanted else None
+        if done is None and wanted:
+            began = time.perf_counter()
+            pictures, metrics = function(s)
+            done = results.keep(folder, pictures, metrics, time.perf_counter() - began, key)
+            print(f"  {stage:<24}{time.perf_counter() - began:7.1f} s  {len(done.pictures)} figures", flush=True)
+        elif done is not None and wanted:
+            print(f"  {stage:<24}   kept    {len(done.pictures)} figures", flush=True)
+        if done is not None:
+            stages.append({"name": stage, "about": function.__doc__.strip(), "folder": folder, "result": done})
+            times[stage] = done.seconds
+    facts = {
+        "dataset": info.name,
+        "network": repr(net),
+        "seed": args.seed,
+        "steps": history.steps,
+        "train_images": len(images),
+        "validation_images": len(val_images),
+        "train_accuracy": float(history.train_accuracy[-1]),
+        "validation_accuracy": float(history.val_accuracy[-1]),
+    }
+    metrics = {**facts, "fingerprint": key, "stages": {s["name"]: s["result"].metrics for s in stages}}
+    files.write_text(out / "metrics.json", results.dumps(metrics))
+    files.write_text(
+        out / "timing.json",
+        results.dumps({"seconds": times, "date": datetime.now().isoformat("T", "seconds")}),
+    )
+    return {
+        "info": info,
+        "facts": facts,
+        "stages": stages,
+        "times": times,
+        "seconds": time.perf_counter() - start,
+    }
+
+
+def check_writable(folder):
+    """Raise InputError now, not after an hour of training, if `folder` cannot be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as f:
+            f.write(b"x")
+    except OSError as e:
+        raise InputError(f"cannot write to the output folder {folder}: {e.strerror}; choose another with --out") from e
+
+
+def list_all():
+    """Print the data sets and the stages."""
+    print("data sets:")
+    for name in data.NAMES:
+        info = data.info(name)
+        where = "comes with the program" if info.embedded else "needs its files in --data-dir, or --download"
+        print(f"  {name:<24}{info.title}, {' x '.join(map(str, info.shape))}, {where}")
+    print("stages:")
+    for name, function in study.STAGES.items():
+        print(f"  {name:<24}{function.__doc__.strip()}")
+    return 0
+
+
+def _positive(text):
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
+def _natural(text):
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError("must be at least 0")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

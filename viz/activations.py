@@ -1,0 +1,120 @@
+"""What a layer answers: its maps, its filters, and the images and patches that excite each map most.
+
+The nine strongest images of a map, each with the patch that its unit sees, are figure 2 of Zeiler and
+Fergus 2013 (arXiv:1311.2901).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tinycnn import layers
+from tinycnn.errors import InputError
+
+from .check import batches, images_for, map_layer, units_of
+
+
+@dataclass(frozen=True)
+class TopImages:
+    """The k images that excite each of M maps most; an image counts once per map, by its maximum there.
+
+    Attributes
+    ----------
+    layer : str
+    maps : int array (M,)
+    indices : int array (M, k)
+        Images, strongest first; of equals the lower index first.
+    values : array (M, k)
+        The activations.
+    positions : int array (M, k, 2)
+        Row and column of the maximum in the map, the first in row-major order.
+    boxes : int array (M, k, 4)
+        The receptive field of that unit in the image: top, left, bottom, right, the last two exclusive. At
+        the border it extends into the padding: negative, or beyond the image's height or width; clip before
+        cropping.
+    """
+
+    layer: str
+    maps: np.ndarray
+    indices: np.ndarray
+    values: np.ndarray
+    positions: np.ndarray
+    boxes: np.ndarray
+
+
+def maps(net, x, layer):
+    """Return the activation maps of `layer`, (N, H, W, C).
+
+    Raises InputError for an unknown layer or one without maps, and for unfit images.
+    """
+    return net.features(images_for(net, x), map_layer(net, layer))
+
+
+def filters(net, layer="conv1"):
+    """Return the weights of a convolution as K small images, (K, kh, kw, Cin).
+
+    Raises InputError where `layer` is not a convolution.
+    """
+    net.check_layer(layer)
+    convolutions = [spec.name for spec in net.layers if isinstance(spec, layers.Conv2D)]
+    if layer not in convolutions:
+        raise InputError(f"layer {layer!r} has no filters; choose one of: {', '.join(convolutions)}")
+    return net.ops.to_numpy(net.params[layer]["w"]).transpose(3, 0, 1, 2).copy()
+
+
+def top_images(net, images, layer, k=9, maps=None):
+    """Find the `k` images that excite each map of `layer` most, and where in the image.
+
+    Parameters
+    ----------
+    net : Network
+    images : array (N, H, W, C)
+        Any number; they are taken in batches.
+    layer : str
+        A layer with maps.
+    k : int
+        At most N.
+    maps : int or ints (M,), optional
+        Default: all maps of the layer.
+
+    Returns
+    -------
+    TopImages
+
+    Raises
+    ------
+    InputError
+        Unknown layer or one without maps, maps out of range, unfit images, `k` not in 1 to N.
+    """
+    images = images_for(net, images, "images")
+    H, W, C = net.shapes[map_layer(net, layer)]
+    maps = np.arange(C) if maps is None else units_of(net, layer, maps, "maps")
+    if not (isinstance(k, (int, np.integer)) and 1 <= k <= len(images)):
+        raise InputError(f"k: expected a whole number from 1 to {len(images)}, the number of images, got {k!r}")
+    values, indices, positions = np.empty((len(maps), 0)), *np.empty((2, len(maps), 0), np.int64)
+    for some in batches(net, len(images), layer):
+        a = net.features(images[some], layer)[..., maps].reshape(-1, H * W, len(maps))
+        # The kept ones come first and have lower indices, and the sort is stable: of equals the lower index
+        # stays.
+        values = np.concatenate([values, a.max(1).T], 1)
+        positions = np.concatenate([positions, a.argmax(1).T], 1)
+        here = np.broadcast_to(np.arange(some.start, some.stop), (len(maps), len(a)))
+        indices = np.concatenate([indices, here], 1)
+        order = np.argsort(-values, 1, kind="stable")[:, :k]
+        values, indices, positions = (np.take_along_axis(v, order, 1) for v in (values, indices, positions))
+    positions = np.stack(np.divmod(positions, W), -1)
+    size, stride, offset = net.receptive_field(layer)
+    corner = np.asarray(offset) + np.asarray(stride) * positions
+    boxes = np.concatenate([corner, corner + size], -1)
+    return TopImages(layer, maps, indices, values.astype(net.dtype), positions, boxes)
+
+
+def strongest(maps):
+    """Return for each image of maps (N, H, W, C) the map with the largest SUM of activations, (N,).
+
+    The first of equals. Raises InputError unless `maps` has four dimensions.
+    """
+    maps = np.asarray(maps)
+    if maps.ndim != 4:
+        raise InputError(f"maps: expected shape (N, H, W, C), got {maps.shape}")
+    return maps.sum((1, 2), dtype=np.float64).argmax(1)

@@ -1,0 +1,325 @@
+"""Activation maximization: the image that excites a unit most, found by gradient ascent on the pixels.
+
+    x* = argmax_x  S(mean + x) - R(x)
+
+S is the unit's activation (for a class: its score before the softmax), R the sum of the penalties. Erhan
+et al. 2009; Simonyan et al. 2013, arXiv:1312.6034; Yosinski et al. 2015, arXiv:1506.06579; Mahendran and
+Vedaldi 2016, arXiv:1512.02017. One iteration:
+
+    clip -> [shift] -> forward -> seed 1 at the unit -> backward -> [shift back] -> minus penalties' gradients
+         -> step -> decay -> blur -> clip small norms -> clip small contributions -> project norms
+
+All units of a call are one batch, and yet independent: each has its own random numbers and step size.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from tqdm import tqdm
+
+from tinycnn.errors import InputError, choose
+
+from .check import units_of
+from .regularizers import (
+    B,
+    Blur,
+    BoundedRange,
+    Clip,
+    ClipContribution,
+    ClipNorm,
+    Decay,
+    Jitter,
+    NormProjection,
+    TotalVariation,
+)
+
+NOISE = 10 / 255  # standard deviation of init="noise"; Yosinski et al. start from N(0, 10) on 255
+STEP_ORDER = (Decay, Blur, ClipNorm, ClipContribution, NormProjection)
+OPTIMIZERS = ("constant", "progress", "mahendran", "adam")
+
+# The presets are keyword arguments: maximize(net, "fc2", range(10), **YOSINSKI_SETS[3]).
+# The study's preliminary trial, made with class 3: plain ascent from zeros.
+PRELIMINARY = {"steps": 100, "step_size": 1000.0, "optimizer": "constant", "init": "zeros"}
+
+# Yosinski et al., table 1, for pixels in [0, 1]: a step and its bound shrink by 255^2 (pixels by 255, and
+# the gradient is 255 times larger), the progress 2 of rate = min(max_rate, 2 / ||g||^2) does not.
+YOSINSKI_SETS = (
+    {
+        "steps": 500,
+        "optimizer": "progress",
+        "step_size": 2.0,
+        "max_rate": 100 / 255**2,
+        "init": "noise",
+        "regularizers": (Clip(0, 1), Blur(0.5, 4), ClipNorm(50)),
+    },
+    {
+        "steps": 750,
+        "optimizer": "constant",
+        "step_size": 100 / 255**2,
+        "init": "noise",
+        "regularizers": (Clip(0, 1), Decay(0.3), ClipNorm(20)),
+    },
+    {
+        "steps": 1000,
+        "optimizer": "constant",
+        "step_size": 100 / 255**2,
+        "init": "noise",
+        "regularizers": (Clip(0, 1), Decay(1e-4), Blur(1.0, 4)),
+    },
+    {
+        "steps": 1000,
+        "optimizer": "progress",
+        "step_size": 2.0,
+        "max_rate": 1e8 / 255**2,
+        "init": "noise",
+        "regularizers": (Clip(0, 1), Blur(0.5, 4), ClipContribution(90)),
+    },
+)
+
+# Mahendran and Vedaldi: B, V, alpha, beta, B+ and the optimizer are theirs, for pixels in [0, 1]. Their
+# weights are relative to the unit's largest activation on photographs, which nobody knows beforehand: 1
+# suits logits of order 10, multiply both for a layer with larger activations. Their jitter, a quarter of
+# the net's stride, would be 1 pixel here, too little to matter.
+MAHENDRAN = {
+    "steps": 300,
+    "optimizer": "mahendran",
+    "step_size": 1 / 255,
+    "init": "noise",
+    "regularizers": (Jitter(2), BoundedRange(1.0), TotalVariation(1.0), NormProjection(2 * B)),
+}
+
+
+@dataclass(frozen=True)
+class Maximization:
+    """What `maximize` found for U units.
+
+    Attributes
+    ----------
+    images : array (U, H, W, C)
+        The image, mean + x, of the best step of each unit.
+    last : array (U, H, W, C)
+        The image of the last step.
+    scores : array (steps + 1, U)
+        The activation of the unit for the image of each step, the first being the start.
+    objectives : array (steps + 1, U)
+        The scores minus the penalties; equal to `scores` where there is none.
+    best_step : array (U,)
+        The step with the largest objective, the first where several have it.
+    units : array (U,)
+    layer : str
+    """
+
+    images: np.ndarray
+    last: np.ndarray
+    scores: np.ndarray
+    objectives: np.ndarray
+    best_step: np.ndarray
+    units: np.ndarray
+    layer: str
+
+
+def maximize(
+    net,
+    layer,
+    units,
+    steps=300,
+    step_size=0.1,
+    regularizers=(),
+    init="zeros",
+    seed=0,
+    optimizer="constant",
+    max_rate=None,
+    mean=0.0,
+    position="center",
+    progress=False,
+):
+    """Find, for each of `units`, an image that excites it, by gradient ascent on the pixels.
+
+    Parameters
+    ----------
+    net : Network
+    layer : str
+        The layer of the units. For classes the last one: scores before the softmax. For maps the convolution
+        itself: a unit that is off after its ReLU has no gradient, and its image would stay as it is.
+    units : int or ints (U,)
+        Units of a dense layer, maps of a convolutional one.
+    steps : int
+        Number of gradient steps; the image is evaluated once more, after the last.
+    step_size : float
+        "constant": the rate. "progress": the wanted gain p per step. "adam", "mahendran": about the change of
+        a pixel per step.
+    regularizers : sequence
+        Objects of `viz.regularizers`. Penalties add up; steps are applied in the order that stands at the
+        head of this module, whatever their order here.
+    init : {"zeros", "noise"} or array
+        Where x starts: 0, N(0, 10 / 255), or an array (H, W, C) or (U, H, W, C).
+    seed : int
+        Each unit draws from its own generator, made from `seed` and the unit's number.
+    optimizer : {"constant", "progress", "mahendran", "adam"}
+        x += step_size g; x += min(max_rate, step_size / ||g||^2) g (Yosinski et al.); Mahendran and Vedaldi's
+        momentum over a decaying root of squares; Adam.
+    max_rate : float, optional
+        The bound on the rate of "progress".
+    mean : float or array that broadcasts to (H, W, C)
+        What x is a deviation from: 0, or the mean image of the data.
+    position : {"center", "sum"}
+        What is excited in a map: its unit at (h // 2, w // 2), or the sum of all its units.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    Maximization
+        With `Jitter`, the scores are those of the images as returned, not of their shifted copies (at the
+        price of a second forward pass).
+
+    Raises
+    ------
+    InputError
+        Unknown layer, optimizer, init or position; a unit that the layer does not have; a step count, rate,
+        mean or array that makes no sense; an ascent that diverges to infinite pixels.
+    """
+    net.check_layer(layer)
+    units = units_of(net, layer, units)
+    choose(optimizer, OPTIMIZERS, "optimizer")
+    choose(position, ("center", "sum"), "position")
+    if not (isinstance(steps, (int, np.integer)) and steps >= 0):
+        raise InputError(f"steps: expected a whole number of at least 0, got {steps!r}")
+    if not step_size > 0 or (max_rate is not None and not max_rate > 0):
+        raise InputError(f"step_size and max_rate must be positive, got {step_size} and {max_rate}")
+    clips, jitters, penalties, after = _sort(regularizers)
+    mean = _fit(mean, net.input_shape, net.dtype, "mean")
+    rngs = [np.random.default_rng([seed, int(unit)]) for unit in units]
+    x = _start(init, rngs, net)
+    where = _where(net.shapes[layer], units, position)
+    one = np.zeros((len(units), *net.shapes[layer]), net.dtype)  # the scores' derivative at the layer
+    one[where] = 1
+    state = {}
+    scores, objectives = np.empty((2, steps + 1, len(units)))
+    best = np.full(len(units), -np.inf)
+    best_step, best_x = np.zeros(len(units), int), x.copy()
+
+    for i in tqdm(range(steps + 1), desc=f"maximize {layer}", disable=not progress, leave=False):
+        for clip in clips:
+            x = clip.apply(x, mean=mean)
+        trace = net.forward(mean + x, upto=layer)
+        scores[i] = trace[layer][where].reshape(len(units), -1).sum(1, dtype=np.float64)
+        penalty, penalty_grad = 0.0, 0.0
+        for r in penalties:
+            value, g = r.value_and_grad(x)
+            penalty, penalty_grad = penalty + value, penalty_grad + g
+        objectives[i] = scores[i] - penalty
+        better = objectives[i] > best
+        best[better], best_step[better], best_x[better] = objectives[i, better], i, x[better]
+        if i == steps:
+            break  # the last image is evaluated, and kept as it is
+
+        shifts = [np.stack([r.draw(rng) for rng in rngs]) for r in jitters]
+        if jitters:
+            shifted = mean + x
+            for r, by in zip(jitters, shifts):
+                shifted = r.shift(shifted, by)
+            trace = net.forward(shifted, upto=layer)
+        g = net.backward(trace, one, at=layer, rule="gradient")
+        for r, by in zip(reversed(jitters), reversed(shifts)):
+            g = r.unshift(g, by)
+        x = x + _move(optimizer, g - penalty_grad, state, i, step_size, max_rate)
+        for r in after:
+            x = r.apply(x, gradient=g, iteration=i, mean=mean)
+        if not (np.isfinite(x).all() and np.isfinite(objectives[i]).all()):
+            raise InputError(
+                f"the ascent diverged at step {i}: pixels or scores became infinite; "
+                f"use a smaller step_size than {step_size}"
+            )
+    return Maximization(mean + best_x, mean + x, scores, objectives, best_step, units, layer)
+
+
+def deprocess(x):
+    """Bring images (U, H, W, C) to a common contrast: (x - mean) / std * 0.1 + 0.5, clipped to [0, 1].
+
+    Mean and standard deviation are each image's own, over all its pixels and colours; a constant image
+    becomes grey.
+    """
+    x = np.asarray(x)
+    if x.ndim != 4 or x.dtype.kind != "f" or not np.isfinite(x).all():
+        raise InputError(f"x: expected finite float images (U, H, W, C), got {x.dtype} of shape {x.shape}")
+    mean = x.mean((1, 2, 3), keepdims=True)
+    std = x.std((1, 2, 3), keepdims=True)
+    return np.clip((x - mean) / np.where(std > 0, std, 1) * 0.1 + 0.5, 0, 1)
+
+
+def _sort(regularizers):
+    """Split into clips, jitters, penalties and the steps after the gradient's, these in `STEP_ORDER`."""
+    clips, jitters, penalties, after = [], [], [], []
+    for r in regularizers:
+        if isinstance(r, Clip):
+            clips.append(r)
+        elif hasattr(r, "unshift"):
+            jitters.append(r)
+        elif hasattr(r, "value_and_grad"):
+            penalties.append(r)
+        elif hasattr(r, "apply"):
+            after.append(r)
+        else:
+            raise InputError(f"regularizers: {r!r} is none; take them from viz.regularizers")
+    after.sort(key=lambda r: STEP_ORDER.index(type(r)) if type(r) in STEP_ORDER else len(STEP_ORDER))
+    return clips, jitters, penalties, after
+
+
+def _fit(value, shape, dtype, what):
+    """Return `value` broadcast to `shape`, or raise InputError."""
+    try:
+        value = np.broadcast_to(np.asarray(value, dtype), shape)
+    except (ValueError, TypeError) as e:
+        raise InputError(f"{what}: expected numbers that broadcast to shape {tuple(shape)}: {e}") from e
+    if not np.isfinite(value).all():
+        raise InputError(f"{what}: holds NaN or infinite values")
+    return value
+
+
+def _start(init, rngs, net):
+    shape = (len(rngs), *net.input_shape)
+    if isinstance(init, str):
+        if choose(init, ("zeros", "noise"), "init") == "zeros":
+            return np.zeros(shape, net.dtype)
+        return np.stack([rng.normal(0, NOISE, shape[1:]) for rng in rngs]).astype(net.dtype)
+    return _fit(init, shape, net.dtype, "init").copy()
+
+
+def _where(shape, units, position):
+    """The index of each score's units in the layer's output (U, ...)."""
+    n = np.arange(len(units))
+    if len(shape) == 1:
+        return n, units
+    if position == "sum":
+        return n, slice(None), slice(None), units
+    return n, shape[0] // 2, shape[1] // 2, units
+
+
+def _move(optimizer, g, state, i, step_size, max_rate):
+    """The change of x (U, H, W, C) for the ascent direction g; the optimizer's `state` changes in place."""
+    dtype = g.dtype.type
+    if optimizer == "constant":
+        return dtype(step_size) * g
+    if optimizer == "progress":
+        square = (g.astype(np.float64) ** 2).sum((1, 2, 3), keepdims=True)
+        no_step = np.zeros_like(square)  # where there is no gradient
+        rate = np.divide(step_size, square, out=no_step, where=square > 0)
+        return np.minimum(rate, np.inf if max_rate is None else max_rate).astype(g.dtype) * g
+    if not state:
+        state["m"], state["v"] = np.zeros_like(g), np.zeros_like(g)
+    m, v = state["m"], state["v"]
+    if optimizer == "adam":
+        m += dtype(0.1) * (g - m)
+        v += dtype(0.001) * (g * g - v)
+        unbiased = m / dtype(1 - 0.9 ** (i + 1))
+        return dtype(step_size) * unbiased / (np.sqrt(v / dtype(1 - 0.999 ** (i + 1))) + dtype(1e-8))
+    # Theirs: G <- 0.9 G + g^2; m <- 0.9 m - g / (1 / eta + sqrt(G)); eta = H W 0.05 B^2 / alpha, on pixels
+    # of 255. In pixels of [0, 1] the step is 1 / 255 as large, and so is 1 / eta.
+    _, H, W, _ = g.shape
+    inverse_eta = step_size * 6 / (H * W * 0.05 * B**2)
+    v *= dtype(0.9)
+    v += g * g
+    m *= dtype(0.9)
+    m += dtype(step_size) * g / (dtype(inverse_eta) + np.sqrt(v))
+    return m.copy()

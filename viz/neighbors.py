@@ -1,0 +1,129 @@
+"""Nearest neighbours by Euclidean distance, in pixels or in features: exact, in bounded memory.
+
+A matrix product gives every distance at once, |q|^2 + |d|^2 - 2 q.d, with a rounding error that has a proven bound; the
+rows that the bound cannot rule out, and only these, are measured again as |q - d|^2. So the answer is that of
+the slow computation, whatever the BLAS library or its number of threads.
+"""
+
+import numpy as np
+
+from tinycnn.errors import InputError, check_labels
+
+FLOATS_PER_CHUNK = 2**23  # 64 MiB of float64
+
+
+def nearest(queries, database, k, exclude=None):
+    """Find the `k` rows of `database` nearest to each query.
+
+    Parameters
+    ----------
+    queries : array (Q, ...)
+    database : array (M, ...)
+        Images (uint8 or float) or features; everything but the first axis is flattened, and must be of the
+        same size in both. Values are taken as they are: scale both alike.
+    k : int
+    exclude : int array (Q,), optional
+        For each query a row of `database` that must not be found, such as the query itself; -1 for none.
+
+    Returns
+    -------
+    indices : int64 array (Q, k)
+        Nearest first; among equal distances the lower row first.
+    distances : float64 array (Q, k)
+
+    Raises
+    ------
+    InputError
+        Sizes that do not match, NaN or infinite values, `k` larger than the rows to choose from, `exclude`
+        out of range.
+    """
+    queries, database = _rows(queries, "queries"), _rows(database, "database")
+    Q, M, D = len(queries), len(database), database.shape[1]
+    if queries.shape[1] != D:
+        raise InputError(f"queries have {queries.shape[1]} values each, but the database {D}; take both from one layer")
+    exclude = np.full(Q, -1) if exclude is None else np.asarray(exclude)
+    if exclude.shape != (Q,) or exclude.dtype.kind not in "iu" or (exclude < -1).any() or (exclude >= M).any():
+        raise InputError(f"exclude: expected {Q} row numbers of the database (0 to {M - 1}, or -1 for none)")
+    room = M - bool((exclude >= 0).any())
+    if not (isinstance(k, (int, np.integer)) and 1 <= k <= room):
+        raise InputError(f"k: expected a whole number from 1 to {room} (rows to choose from), got {k!r}")
+
+    center = sum(database[some].sum(0, dtype=np.float64) for some in _chunks(M, D)) / M  # (D,)
+    indices, distances = np.empty((Q, k), np.int64), np.empty((Q, k))
+    for some in _chunks(Q, max(D, M)):
+        low, high = _squared_bounds(queries[some], database, center)  # (q, M)
+        for q, skip in enumerate(exclude[some]):
+            if skip >= 0:
+                low[q, skip] = high[q, skip] = np.inf
+            candidates = np.flatnonzero(low[q] <= np.partition(high[q], k - 1)[k - 1])
+            squares = _squares(queries[some][q], database, candidates)
+            nearest_k = np.argsort(squares, kind="stable")[:k]  # stable: ties go to the lower row
+            indices[some.start + q] = candidates[nearest_k]
+            distances[some.start + q] = np.sqrt(squares[nearest_k])
+    return indices, distances
+
+
+def precision_at_k(indices, query_labels, database_labels):
+    """Return the share (Q,) of each query's neighbours `indices` (Q, k) that have its label.
+
+    Raises InputError where shapes or row numbers do not match.
+    """
+    indices = np.asarray(indices)
+    if indices.ndim != 2 or indices.dtype.kind not in "iu" or indices.size == 0:
+        raise InputError(f"indices: expected integers (Q, k), got shape {indices.shape} of {indices.dtype}")
+    largest = np.iinfo(np.int64).max
+    query_labels = check_labels(query_labels, len(indices), largest, "query_labels")
+    database_labels = check_labels(database_labels, len(database_labels), largest, "database_labels")
+    if indices.min() < 0 or indices.max() >= len(database_labels):
+        raise InputError(
+            f"indices: rows {indices.min()} to {indices.max()}, but database_labels has {len(database_labels)}"
+        )
+    return (database_labels[indices] == query_labels[:, None]).mean(1)
+
+
+def _rows(a, what):
+    a = np.asarray(a)
+    if a.ndim < 2 or a.size == 0 or a.dtype.kind not in "uif":
+        raise InputError(f"{what}: expected numbers of shape (rows, ...), got {a.dtype} of shape {a.shape}")
+    a = a.reshape(len(a), -1)
+    if a.dtype.kind == "f":
+        for some in _chunks(*a.shape):
+            if not np.isfinite(a[some]).all():
+                raise InputError(f"{what}: NaN or infinite values between rows {some.start} and {some.stop - 1}")
+    return a
+
+
+def _chunks(rows, per_row):
+    size = max(1, FLOATS_PER_CHUNK // per_row)
+    for start in range(0, rows, size):
+        yield slice(start, min(start + size, rows))
+
+
+def _squared_bounds(queries, database, center):
+    """Bounds (q, M) between which the squared distances lie; small, as `center` (D,) is subtracted first.
+
+    A dot product of D terms, summed in any order: |error| <= g sum_i |q_i d_i| <= g (|q|^2 + |d|^2) / 2 with
+    g about (D + 2) eps (Higham 2002, section 3.1), and the squared norms alike; 4 g covers all of them.
+    """
+    D = database.shape[1]
+    g = 4 * (D + 8) * np.finfo(np.float64).eps
+    q = queries - center
+    q_square = np.einsum("qd,qd->q", q, q)[:, None]
+    low, high = np.empty((2, len(q), len(database)))
+    for some in _chunks(len(database), D):
+        d = database[some] - center
+        both = q_square + np.einsum("md,md->m", d, d)
+        square = both - 2 * (q @ d.T)
+        slack = g * both + 1e-300 * D  # the constant covers underflow
+        low[:, some], high[:, some] = square - slack, square + slack
+    return low, high
+
+
+def _squares(query, database, rows):
+    """Squared distances in float64; each is a sum over one row, in an order that depends on nothing else."""
+    squares = np.empty(len(rows))
+    for some in _chunks(len(rows), len(query)):
+        difference = database[rows[some]].astype(np.float64)
+        difference -= query
+        squares[some] = np.square(difference, out=difference).sum(1)
+    return squares

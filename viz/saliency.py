@@ -1,0 +1,114 @@
+"""Saliency: how much each pixel would change a class score, or a layer's maps.
+
+    M(i, j) = max_c abs(d S / d x(i, j, c))
+
+S is the class score before the softmax, c runs over the colours: Simonyan et al. 2013, arXiv:1312.6034. The
+study takes the maximum over all classes too. ``rule="guided"`` gives the guided backpropagation of
+Springenberg et al. 2014 (arXiv:1412.6806), ``rule="deconvnet"`` a deconvnet seeded with 1.
+"""
+
+import numpy as np
+
+from tinycnn.errors import choose
+
+from .check import batches, images_for, map_layer, units_per_image
+
+RULES = ("gradient", "deconvnet", "guided")
+
+
+def gradient(net, x, target, rule="gradient"):
+    """Return the signed gradient of a class score with respect to the pixels, (N, H, W, C).
+
+    Parameters
+    ----------
+    net : Network
+    x : array (N, H, W, C)
+    target : int or int array (N,)
+        The class, one for all images or one for each.
+    rule : {"gradient", "deconvnet", "guided"}
+
+    Raises
+    ------
+    InputError
+        A class that the network does not have, an unknown rule, unfit images.
+    """
+    images = images_for(net, x)
+    choose(rule, RULES, "rule")
+    last = net.layer_names[-1]
+    target = units_per_image(net, last, target, len(images), "target")
+    dx = np.empty(images.shape, net.dtype)
+    for some in batches(net, len(images), last):
+        dx[some] = _of_classes(net, net.forward(images[some]), target[some], rule)
+    return dx
+
+
+def saliency(net, x, target=None, rule="gradient"):
+    """Return the largest absolute gradient of the class scores over the colours, (N, H, W).
+
+    Parameters
+    ----------
+    net : Network
+    x : array (N, H, W, C)
+        Any number of images; they are taken in batches.
+    target : int, int array (N,) or None
+        One class for all images, one for each, or (the study's way) the maximum over all classes.
+    rule : {"gradient", "deconvnet", "guided"}
+
+    Raises
+    ------
+    InputError
+        A class that the network does not have, an unknown rule, unfit images.
+    """
+    if target is not None:
+        return np.abs(gradient(net, x, target, rule)).max(-1)
+    images = images_for(net, x)
+    choose(rule, RULES, "rule")
+    last = net.layer_names[-1]
+    result = np.zeros(images.shape[:3], net.dtype)
+    for some in batches(net, len(images), last):
+        trace = net.forward(images[some])
+        for target in range(net.shapes[last][0]):
+            dx = _of_classes(net, trace, np.full(len(trace), target), rule)
+            np.maximum(result[some], np.abs(dx).max(-1), out=result[some])
+    return result
+
+
+def layer_backprop(net, x, layer, rule="gradient"):
+    """Return the largest absolute gradient of any map's sum over colours and maps, (N, H, W).
+
+    For each map of `layer` the sum of its activations is differentiated with respect to the pixels: what in
+    the image moves the layer at all. One way back per map, from one forward pass.
+
+    Parameters
+    ----------
+    net : Network
+    x : array (N, H, W, C)
+        Any number of images; they are taken in batches.
+    layer : str
+        A layer with maps; the study takes pool2 and relu2.
+    rule : {"gradient", "deconvnet", "guided"}
+
+    Raises
+    ------
+    InputError
+        Unknown layer or one without maps, an unknown rule, unfit images.
+    """
+    images = images_for(net, x)
+    map_layer(net, layer)
+    choose(rule, RULES, "rule")
+    result = np.zeros(images.shape[:3], net.dtype)
+    for some in batches(net, len(images), layer):
+        trace = net.forward(images[some], upto=layer)
+        seed = np.zeros_like(trace[layer])
+        for m in range(seed.shape[-1]):
+            seed[..., m] = 1
+            dx = net.backward(trace, seed, at=layer, rule=rule)
+            seed[..., m] = 0
+            np.maximum(result[some], np.abs(dx).max(-1), out=result[some])
+    return result
+
+
+def _of_classes(net, trace, target, rule):
+    seed = np.zeros((len(trace), *net.shapes[net.layer_names[-1]]), net.dtype)
+    seed[np.arange(len(trace)), target] = 1
+    return net.backward(trace, seed, rule=rule)
