@@ -120,7 +120,8 @@ def run_dataset(args, name, loaded):
     out = args.out / info.name
     protocol = study.PROTOCOLS.get(name, study.PROTOCOLS["stl10"])
     steps = args.steps or protocol.steps
-    print(f"{info.title}: {len(images):,} training and {len(val_images):,} validation images, {steps:,} steps", flush=True)
+    counts = f"{len(images):,} training and {len(val_images):,} validation images"
+    print(f"{info.title}: {counts}, {steps:,} steps", flush=True)
     net = models.build(
         info.model,
         backend=args.backend,
