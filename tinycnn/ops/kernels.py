@@ -37,12 +37,10 @@ def im2col(x, n, r0, r1, kh, kw, sh, sw, top, left, OW, cols):
                 o = i * kw * C
                 v = c * sw - left
                 if h < 0 or h >= H:
-                    for q in range(kw * C):
-                        row[o + q] = 0
+                    row[o : o + kw * C] = 0
                 elif v >= 0 and v + kw <= W:
                     src = ((n * H + h) * W + v) * C
-                    for q in range(kw * C):
-                        row[o + q] = flat[src + q]
+                    row[o : o + kw * C] = flat[src : src + kw * C]
                 else:
                     for j in range(kw):
                         inside = 0 <= v + j < W
@@ -73,7 +71,7 @@ def conv2d_backward_data(part, parts, dy, w, dx, kh, kw, sh, sw, top, left, band
     """dx = col2im(dy w'), one row of output pixels at a time; an item owns one of `bands` bands of rows of dx."""
     N, OH, OW, K = dy.shape
     H, W, C = dx.shape[1:]
-    pixels = dy.reshape(-1, K)
+    pixels, flat = dy.reshape(-1, K), dx.reshape(-1)
     dcols = np.empty((OW, len(w)), dy.dtype)
     first, last = share(N * bands, part, parts)
     for item in range(first, last):
@@ -86,10 +84,11 @@ def conv2d_backward_data(part, parts, dy, w, dx, kh, kw, sh, sw, top, left, band
                 h = r * sh - top + i
                 if h0 <= h < h1:
                     for c in range(OW):
-                        for j in range(max(0, left - c * sw), min(kw, W + left - c * sw)):
-                            o = (i * kw + j) * C
-                            for a in range(C):
-                                dx[n, h, c * sw - left + j, a] += dcols[c, o + a]
+                        j0, j1 = max(0, left - c * sw), min(kw, W + left - c * sw)
+                        to = ((n * H + h) * W + c * sw - left + j0) * C
+                        out, add = flat[to : to + (j1 - j0) * C], dcols[c, (i * kw + j0) * C : (i * kw + j1) * C]
+                        for a in range(len(out)):
+                            out[a] += add[a]
 
 
 @njit(nogil=True, cache=True)
@@ -104,49 +103,88 @@ def conv2d_backward_weights(part, parts, x, dy, dws, dbs, kh, kw, sh, sw, top, l
         n, r0 = item // bands, item % bands * rows
         r1 = min(r0 + rows, OH)
         im2col(x, n, r0, r1, kh, kw, sh, sw, top, left, OW, cols)
-        signal = pixels[(n * OH + r0) * OW : (n * OH + r1) * OW]
+        signal, db = pixels[(n * OH + r0) * OW : (n * OH + r1) * OW], dbs[part]
         gemm_tn(cols[: len(signal)], signal, 1, dws[part])
         for q in range(len(signal)):
             for k in range(K):
-                dbs[part, k] += signal[q, k]
+                db[k] += signal[q, k]
 
 
 # -- pooling ---------------------------------------------------------------------------------------------------------
 
 
 @njit
-def pool_window(x, n, h, v, kh, kw, best, where):
+def _larger(value, here, best, where):
+    larger = value > best
+    return value if larger else best, here if larger else where
+
+
+@njit
+def _pool_2x2(v0, v1, v2, v3, places, best, where):
+    zero, one, two, three = places[0], places[1], places[2], places[3]
+    for k in range(len(best)):
+        b, w = _larger(v1[k], one, v0[k], zero)
+        b, w = _larger(v2[k], two, b, w)
+        best[k], where[k] = _larger(v3[k], three, b, w)
+
+
+@njit
+def _pool_3x3(v0, v1, v2, v3, v4, v5, v6, v7, v8, places, best, where):
+    zero, one, two, three, four = places[0], places[1], places[2], places[3], places[4]
+    five, six, seven, eight = places[5], places[6], places[7], places[8]
+    for k in range(len(best)):
+        b, w = _larger(v1[k], one, v0[k], zero)
+        b, w = _larger(v2[k], two, b, w)
+        b, w = _larger(v3[k], three, b, w)
+        b, w = _larger(v4[k], four, b, w)
+        b, w = _larger(v5[k], five, b, w)
+        b, w = _larger(v6[k], six, b, w)
+        b, w = _larger(v7[k], seven, b, w)
+        best[k], where[k] = _larger(v8[k], eight, b, w)
+
+
+@njit
+def pool_window(x, n, h, v, kh, kw, places, best, where):
     """Maximum over the window of image n whose corner is (h, v), and its index in the window, for every channel.
 
-    The first maximum wins, padding never. `where` (C,) has the dtype of x, so that both select by the same mask.
+    The first maximum wins, padding never. `where` (C,) and `places` = 0, 1, 2, ... have the dtype of x, so that value
+    and place are selected by the same mask. The usual windows, where they lie inside, are kept in registers.
     """
     H, W, C = x.shape[1:]
     i0, i1, j0, j1 = max(0, -h), min(kh, H - h), max(0, -v), min(kw, W - v)
+    whole = i1 - i0 == kh and j1 - j0 == kw
+    if whole and kh == 3 and kw == 3:
+        a, b, c = x[n, h], x[n, h + 1], x[n, h + 2]
+        v0, v1, v2, v3, v4, v5 = a[v], a[v + 1], a[v + 2], b[v], b[v + 1], b[v + 2]
+        _pool_3x3(v0, v1, v2, v3, v4, v5, c[v], c[v + 1], c[v + 2], places, best, where)
+        return 0
+    if whole and kh == 2 and kw == 2:
+        a, b = x[n, h], x[n, h + 1]
+        _pool_2x2(a[v], a[v + 1], b[v], b[v + 1], places, best, where)
+        return 0
     value = x[n, h + i0, v + j0]
-    first = x.dtype.type(i0 * kw + j0)
+    first = i0 * kw + j0
     for k in range(C):
         best[k] = value[k]
-        where[k] = first
+        where[k] = places[first]
     for i in range(i0, i1):
         for j in range(j0, j1):
             value = x[n, h + i, v + j]
-            here = x.dtype.type(i * kw + j)
+            here = places[i * kw + j]
             for k in range(C):
-                larger = value[k] > best[k]
-                best[k] = value[k] if larger else best[k]
-                where[k] = here if larger else where[k]
+                best[k], where[k] = _larger(value[k], here, best[k], where[k])
     return first
 
 
 @njit(nogil=True, cache=True)
 def maxpool2d(part, parts, x, y, switches, kh, kw, sh, sw, top, left):
     N, OH, OW, C = y.shape
-    where = np.empty(C, x.dtype)
+    where, places = np.empty(C, x.dtype), np.arange(kh * kw).astype(x.dtype)
     first, last = share(N * OH, part, parts)
     for row in range(first, last):
         n, r = row // OH, row % OH
         for c in range(OW):
-            pool_window(x, n, r * sh - top, c * sw - left, kh, kw, y[n, r, c], where)
+            pool_window(x, n, r * sh - top, c * sw - left, kh, kw, places, y[n, r, c], where)
             switch = switches[n, r, c]
             for k in range(C):
                 switch[k] = np.uint8(where[k])

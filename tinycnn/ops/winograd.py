@@ -106,8 +106,10 @@ def _grouping(H, W, m):
 
 # -- transforms of one tile ------------------------------------------------------------------------------------------
 #
-# A tile is read from, or written to, a flat array: element (i, j, k) stands at base + i * row + j * C + k, be that an
-# image or a scratch tile for what hangs over the border. One body serves both, which halves the time to compile.
+# A tile is read from, or written to, a flat array: pixel (i, j) stands at base + i * row + j * C, be that an image or a
+# scratch tile for what hangs over the border. One body serves both, which halves the time to compile. Inner loops run
+# over whole slices with their own index: Numba lets an index count from the end, and a sum that might be negative keeps
+# the compiler from using vectors.
 
 
 @njit
@@ -132,29 +134,53 @@ def _locate(x, n, r, c, size, tile):
 
 
 @njit(fastmath=CONTRACT)
+def _points(d0, d1, d2, d3, d4, d5, v0, v1, v2, v3, v4, v5):
+    """(v0 ... v5) = B' (d0 ... d5), elementwise over arrays."""
+    two, four, five = d0.dtype.type(2), d0.dtype.type(4), d0.dtype.type(5)
+    for k in range(len(v0)):
+        even1, odd1 = d4[k] - four * d2[k], d3[k] - four * d1[k]
+        even2, odd2 = d4[k] - d2[k], two * (d3[k] - d1[k])
+        v0[k] = four * d0[k] - five * d2[k] + d4[k]
+        v1[k], v2[k] = even1 + odd1, even1 - odd1
+        v3[k], v4[k] = even2 + odd2, even2 - odd2
+        v5[k] = four * d1[k] - five * d3[k] + d5[k]
+
+
+@njit(fastmath=CONTRACT)
 def _input_tile(x, n, r, c, tile, d, v, q):
     """v[:, q] (36, C) = B' x B of the 6 x 6 window of image n at (r, c)."""
     C = x.shape[3]
     src, base, row = _locate(x, n, r, c, 6, tile)
-    two, four, five = x.dtype.type(2), x.dtype.type(4), x.dtype.type(5)
     for i in range(6):
         o = base + i * row
-        for k in range(C):
-            d0, d1, d2 = src[o + k], src[o + C + k], src[o + 2 * C + k]
-            d3, d4, d5 = src[o + 3 * C + k], src[o + 4 * C + k], src[o + 5 * C + k]
-            even1, odd1, even2, odd2 = d4 - four * d2, d3 - four * d1, d4 - d2, two * (d3 - d1)
-            d[i, 0, k] = four * d0 - five * d2 + d4
-            d[i, 1, k], d[i, 2, k] = even1 + odd1, even1 - odd1
-            d[i, 3, k], d[i, 4, k] = even2 + odd2, even2 - odd2
-            d[i, 5, k] = four * d1 - five * d3 + d5
+        d0, d1, d2 = src[o : o + C], src[o + C : o + 2 * C], src[o + 2 * C : o + 3 * C]
+        d3, d4, d5 = src[o + 3 * C : o + 4 * C], src[o + 4 * C : o + 5 * C], src[o + 5 * C : o + 6 * C]
+        _points(d0, d1, d2, d3, d4, d5, d[i, 0, :C], d[i, 1], d[i, 2], d[i, 3], d[i, 4], d[i, 5])
     for j in range(6):
-        for k in range(C):
-            d0, d1, d2, d3, d4, d5 = d[0, j, k], d[1, j, k], d[2, j, k], d[3, j, k], d[4, j, k], d[5, j, k]
-            even1, odd1, even2, odd2 = d4 - four * d2, d3 - four * d1, d4 - d2, two * (d3 - d1)
-            v[j, q, k] = four * d0 - five * d2 + d4
-            v[6 + j, q, k], v[12 + j, q, k] = even1 + odd1, even1 - odd1
-            v[18 + j, q, k], v[24 + j, q, k] = even2 + odd2, even2 - odd2
-            v[30 + j, q, k] = four * d1 - five * d3 + d5
+        v0, v1, v2, v3, v4, v5 = v[j, q, :C], v[6 + j, q], v[12 + j, q], v[18 + j, q], v[24 + j, q], v[30 + j, q]
+        _points(d[0, j], d[1, j], d[2, j], d[3, j], d[4, j], d[5, j], v0, v1, v2, v3, v4, v5)
+
+
+@njit(fastmath=CONTRACT)
+def _signal_points(y0, y1, y2, y3, s0, s1, s2, s3, s4, s5):
+    """(s0 ... s5) = A (y0 ... y3), elementwise over arrays."""
+    two, four, eight = y0.dtype.type(2), y0.dtype.type(4), y0.dtype.type(8)
+    for k in range(len(y0)):
+        even1, odd1 = y0[k] + y2[k], y1[k] + y3[k]
+        even2, odd2 = y0[k] + four * y2[k], two * y1[k] + eight * y3[k]
+        s0[k], s5[k] = y0[k], y3[k]
+        s1[k], s2[k] = even1 + odd1, even1 - odd1
+        s3[k], s4[k] = even2 + odd2, even2 - odd2
+
+
+@njit(fastmath=CONTRACT)
+def _signal_points2(y0, y1, s0, s1, s2, s3, s4, s5):
+    """(s0 ... s5) = A (y0, y1), elementwise over arrays."""
+    two = y0.dtype.type(2)
+    for k in range(len(y0)):
+        s0[k], s5[k] = y0[k], y1[k]
+        s1[k], s2[k] = y0[k] + y1[k], y0[k] - y1[k]
+        s3[k], s4[k] = y0[k] + two * y1[k], y0[k] - two * y1[k]
 
 
 @njit(fastmath=CONTRACT)
@@ -162,63 +188,57 @@ def _signal_tile(dy, n, r, c, tile, d, s, q, m):
     """s[:, q] (36, K) = A dy A' of the m x m tile of image n at (r, c)."""
     K = dy.shape[3]
     src, base, row = _locate(dy, n, r, c, m, tile)
-    two, four, eight, zero = dy.dtype.type(2), dy.dtype.type(4), dy.dtype.type(8), dy.dtype.type(0)
-    right = K if m == 4 else 0  # a 2 x 2 tile is a 4 x 4 one without its right and lower half, but for the last point
     for i in range(m):
         o = base + i * row
-        for k in range(K):
-            y0, y1 = src[o + k], src[o + K + k]
-            y2, y3 = (src[o + 2 * right + k], src[o + 3 * right + k]) if m == 4 else (zero, zero)
-            even1, odd1, even2, odd2 = y0 + y2, y1 + y3, y0 + four * y2, two * y1 + eight * y3
-            d[i, 0, k], d[i, 5, k] = y0, y3 if m == 4 else y1
-            d[i, 1, k], d[i, 2, k] = even1 + odd1, even1 - odd1
-            d[i, 3, k], d[i, 4, k] = even2 + odd2, even2 - odd2
+        y0, y1 = src[o : o + K], src[o + K : o + 2 * K]
+        if m == 4:
+            y2, y3 = src[o + 2 * K : o + 3 * K], src[o + 3 * K : o + 4 * K]
+            _signal_points(y0, y1, y2, y3, d[i, 0], d[i, 1], d[i, 2], d[i, 3], d[i, 4], d[i, 5])
+        else:
+            _signal_points2(y0, y1, d[i, 0], d[i, 1], d[i, 2], d[i, 3], d[i, 4], d[i, 5])
     for j in range(6):
-        for k in range(K):
-            y0, y1 = d[0, j, k], d[1, j, k]
-            y2, y3 = (d[2, j, k], d[3, j, k]) if m == 4 else (zero, zero)
-            even1, odd1, even2, odd2 = y0 + y2, y1 + y3, y0 + four * y2, two * y1 + eight * y3
-            s[j, q, k], s[30 + j, q, k] = y0, y3 if m == 4 else y1
-            s[6 + j, q, k], s[12 + j, q, k] = even1 + odd1, even1 - odd1
-            s[18 + j, q, k], s[24 + j, q, k] = even2 + odd2, even2 - odd2
+        s0, s1, s2, s3, s4, s5 = s[j, q], s[6 + j, q], s[12 + j, q], s[18 + j, q], s[24 + j, q], s[30 + j, q]
+        if m == 4:
+            _signal_points(d[0, j, :K], d[1, j], d[2, j], d[3, j], s0, s1, s2, s3, s4, s5)
+        else:
+            _signal_points2(d[0, j, :K], d[1, j], s0, s1, s2, s3, s4, s5)
 
 
 @njit(fastmath=CONTRACT)
-def _inverse_rows(d, y, n, r, c, tile, m):
+def _values(m0, m1, m2, m3, m4, m5, y0, y1, y2, y3):
+    """(y0 ... y3) = A' (m0 ... m5), elementwise over arrays."""
+    two, four, eight = y0.dtype.type(2), y0.dtype.type(4), y0.dtype.type(8)
+    for k in range(len(y0)):
+        even1, odd1, even2, odd2 = m1[k] + m2[k], m1[k] - m2[k], m3[k] + m4[k], m3[k] - m4[k]
+        y0[k] = m0[k] + even1 + even2
+        y1[k] = odd1 + two * odd2
+        y2[k] = even1 + four * even2
+        y3[k] = odd1 + eight * odd2 + m5[k]
+
+
+@njit(fastmath=CONTRACT)
+def _values2(m0, m1, m2, m3, m4, m5, y0, y1):
+    """(y0, y1) = A' (m0 ... m5), elementwise over arrays."""
+    two = y0.dtype.type(2)
+    for k in range(len(y0)):
+        y0[k] = m0[k] + (m1[k] + m2[k]) + (m3[k] + m4[k])
+        y1[k] = (m1[k] - m2[k]) + two * (m3[k] - m4[k]) + m5[k]
+
+
+@njit(fastmath=CONTRACT)
+def _output_rows(d, y, n, r, c, tile, m):
     """The second half of A' M A: d (m, 6, K) -> the m x m tile of image n at (r, c), as far as it lies inside."""
     H, W, K = y.shape[1:]
     inside = r + m <= H and c + m <= W
     out, base, row = (y.reshape(-1), ((n * H + r) * W + c) * K, W * K) if inside else (tile, 0, m * K)
-    two, four, eight = y.dtype.type(2), y.dtype.type(4), y.dtype.type(8)
     for i in range(m):
         o = base + i * row
+        y0, y1 = out[o : o + K], out[o + K : o + 2 * K]
         if m == 4:
-            for k in range(K):
-                m0, m1, m2, m3, m4, m5 = (
-                    d[i, 0, k],
-                    d[i, 1, k],
-                    d[i, 2, k],
-                    d[i, 3, k],
-                    d[i, 4, k],
-                    d[i, 5, k],
-                )
-                even1, odd1, even2, odd2 = m1 + m2, m1 - m2, m3 + m4, m3 - m4
-                out[o + k] = m0 + even1 + even2
-                out[o + K + k] = odd1 + two * odd2
-                out[o + 2 * K + k] = even1 + four * even2
-                out[o + 3 * K + k] = odd1 + eight * odd2 + m5
+            y2, y3 = out[o + 2 * K : o + 3 * K], out[o + 3 * K : o + 4 * K]
+            _values(d[i, 0], d[i, 1], d[i, 2], d[i, 3], d[i, 4], d[i, 5], y0, y1, y2, y3)
         else:
-            for k in range(K):
-                m0, m1, m2, m3, m4, m5 = (
-                    d[i, 0, k],
-                    d[i, 1, k],
-                    d[i, 2, k],
-                    d[i, 3, k],
-                    d[i, 4, k],
-                    d[i, 5, k],
-                )
-                out[o + k] = m0 + (m1 + m2) + (m3 + m4)
-                out[o + K + k] = (m1 - m2) + two * (m3 - m4) + m5
+            _values2(d[i, 0], d[i, 1], d[i, 2], d[i, 3], d[i, 4], d[i, 5], y0, y1)
     if not inside:
         for i in range(min(m, H - r)):
             for j in range(min(m, W - c)):
@@ -228,45 +248,81 @@ def _inverse_rows(d, y, n, r, c, tile, m):
 
 @njit(fastmath=CONTRACT)
 def _output_tile(p, q, d, y, n, r, c, tile, m):
-    """The m x m outputs of image n at (r, c) = A' p[:, q] A."""
+    """The m x m outputs of image n at (r, c) = A' p[:, q] A, as far as they lie inside."""
     K = y.shape[3]
-    two, four, eight = y.dtype.type(2), y.dtype.type(4), y.dtype.type(8)
     for j in range(6):
+        m0, m1, m2, m3, m4, m5 = p[j, q], p[6 + j, q], p[12 + j, q], p[18 + j, q], p[24 + j, q], p[30 + j, q]
         if m == 4:
-            for k in range(K):
-                m0, m1, m2 = p[j, q, k], p[6 + j, q, k], p[12 + j, q, k]
-                m3, m4, m5 = p[18 + j, q, k], p[24 + j, q, k], p[30 + j, q, k]
-                even1, odd1, even2, odd2 = m1 + m2, m1 - m2, m3 + m4, m3 - m4
-                d[0, j, k] = m0 + even1 + even2
-                d[1, j, k] = odd1 + two * odd2
-                d[2, j, k] = even1 + four * even2
-                d[3, j, k] = odd1 + eight * odd2 + m5
+            _values(m0, m1, m2, m3, m4, m5, d[0, j, :K], d[1, j], d[2, j], d[3, j])
         else:
-            for k in range(K):
-                m0, m1, m2 = p[j, q, k], p[6 + j, q, k], p[12 + j, q, k]
-                m3, m4, m5 = p[18 + j, q, k], p[24 + j, q, k], p[30 + j, q, k]
-                d[0, j, k] = m0 + (m1 + m2) + (m3 + m4)
-                d[1, j, k] = (m1 - m2) + two * (m3 - m4) + m5
-    _inverse_rows(d, y, n, r, c, tile, m)
+            _values2(m0, m1, m2, m3, m4, m5, d[0, j, :K], d[1, j])
+    _output_rows(d, y, n, r, c, tile, m)
+
+
+# -- three channels or fewer: the product with U belongs to the inverse transform ------------------------------------
 
 
 @njit(fastmath=CONTRACT)
-def _thin_tile(v, U, d, y, n, r, c, tile):
-    """The 2 x 2 outputs of image n at (r, c) = A' [sum over 3 channels of v * U] A; v (36, 1, 3), U (36, 3, K)."""
-    K = y.shape[3]
-    two = y.dtype.type(2)
+def _thin_rows(x, n, planes, t):
+    """t (H + 4, 6, 3, tiles) = the first half of B' x B for every row of image n, two pixels of zeros around it.
+
+    Neighbouring tiles of a row are two pixels apart: with even and odd columns apart (planes (2, tiles + 2)), the
+    same column of all tiles is contiguous.
+    """
+    H, W, C = x.shape[1:]
+    tiles = t.shape[3]
+    t[:2] = 0
+    t[H + 2 :] = 0
+    even, odd = planes[0], planes[1]
+    for h in range(H):
+        for k in range(C):
+            for c in range(W):
+                planes[c % 2, c // 2 + 1] = x[n, h, c, k]
+            d0, d2, d4 = even[:tiles], even[1 : tiles + 1], even[2 : tiles + 2]
+            d1, d3, d5 = odd[:tiles], odd[1 : tiles + 1], odd[2 : tiles + 2]
+            v = t[h + 2]
+            _points(d0, d1, d2, d3, d4, d5, v[0, k], v[1, k], v[2, k], v[3, k], v[4, k], v[5, k])
+
+
+@njit(fastmath=CONTRACT)
+def _thin_columns(t, r, v):
+    """v (36, 3, tiles) = the second half of B' x B for the row of tiles whose outputs start at row r."""
     for j in range(6):
-        v0, v1, v2, v3, v4, v5 = v[j, 0], v[6 + j, 0], v[12 + j, 0], v[18 + j, 0], v[24 + j, 0], v[30 + j, 0]
-        for k in range(K):
-            m0 = v0[0] * U[j, 0, k] + v0[1] * U[j, 1, k] + v0[2] * U[j, 2, k]
-            m1 = v1[0] * U[6 + j, 0, k] + v1[1] * U[6 + j, 1, k] + v1[2] * U[6 + j, 2, k]
-            m2 = v2[0] * U[12 + j, 0, k] + v2[1] * U[12 + j, 1, k] + v2[2] * U[12 + j, 2, k]
-            m3 = v3[0] * U[18 + j, 0, k] + v3[1] * U[18 + j, 1, k] + v3[2] * U[18 + j, 2, k]
-            m4 = v4[0] * U[24 + j, 0, k] + v4[1] * U[24 + j, 1, k] + v4[2] * U[24 + j, 2, k]
-            m5 = v5[0] * U[30 + j, 0, k] + v5[1] * U[30 + j, 1, k] + v5[2] * U[30 + j, 2, k]
-            d[0, j, k] = m0 + (m1 + m2) + (m3 + m4)
-            d[1, j, k] = (m1 - m2) + two * (m3 - m4) + m5
-    _inverse_rows(d, y, n, r, c, tile, 2)
+        for k in range(t.shape[2]):
+            d0, d1, d2 = t[r, j, k], t[r + 1, j, k], t[r + 2, j, k]
+            d3, d4, d5 = t[r + 3, j, k], t[r + 4, j, k], t[r + 5, j, k]
+            v0, v1, v2, v3 = v[j, k], v[6 + j, k], v[12 + j, k], v[18 + j, k]
+            _points(d0, d1, d2, d3, d4, d5, v0, v1, v2, v3, v[24 + j, k], v[30 + j, k])
+
+
+@njit(fastmath=CONTRACT)
+def _thin_product(v, q, U, d):
+    """d (2, 6, K) = A' [sum over 3 channels of v[..., q] * U], the columns of the inverse transform; U (36, 3, K)."""
+    two = d.dtype.type(2)
+    for j in range(6):
+        a0, a1, a2 = v[j, 0, q], v[j, 1, q], v[j, 2, q]
+        b0, b1, b2 = v[6 + j, 0, q], v[6 + j, 1, q], v[6 + j, 2, q]
+        c0, c1, c2 = v[12 + j, 0, q], v[12 + j, 1, q], v[12 + j, 2, q]
+        u0, u1, u2 = U[j, 0], U[j, 1], U[j, 2]
+        p0, p1, p2 = U[6 + j, 0], U[6 + j, 1], U[6 + j, 2]
+        s0, s1, s2 = U[12 + j, 0], U[12 + j, 1], U[12 + j, 2]
+        y0, y1 = d[0, j], d[1, j]
+        for k in range(len(y0)):
+            m1 = b0 * p0[k] + b1 * p1[k] + b2 * p2[k]
+            m2 = c0 * s0[k] + c1 * s1[k] + c2 * s2[k]
+            y0[k] = a0 * u0[k] + a1 * u1[k] + a2 * u2[k] + (m1 + m2)
+            y1[k] = m1 - m2
+        a0, a1, a2 = v[18 + j, 0, q], v[18 + j, 1, q], v[18 + j, 2, q]
+        b0, b1, b2 = v[24 + j, 0, q], v[24 + j, 1, q], v[24 + j, 2, q]
+        c0, c1, c2 = v[30 + j, 0, q], v[30 + j, 1, q], v[30 + j, 2, q]
+        u0, u1, u2 = U[18 + j, 0], U[18 + j, 1], U[18 + j, 2]
+        p0, p1, p2 = U[24 + j, 0], U[24 + j, 1], U[24 + j, 2]
+        s0, s1, s2 = U[30 + j, 0], U[30 + j, 1], U[30 + j, 2]
+        for k in range(len(y0)):
+            m3 = a0 * u0[k] + a1 * u1[k] + a2 * u2[k]
+            m4 = b0 * p0[k] + b1 * p1[k] + b2 * p2[k]
+            y0[k] += m3 + m4
+            y1[k] += two * (m3 - m4) + (c0 * s0[k] + c1 * s1[k] + c2 * s2[k])
 
 
 # -- the block, forward ----------------------------------------------------------------------------------------------
@@ -276,10 +332,11 @@ def _thin_tile(v, U, d, y, n, r, c, tile):
 def _pool_image(conv, g, b, y, switches, n, where, kh, kw, sh, sw, top, left):
     """Pool scratch image g into y[n] and switches[n], then bias and ReLU: the maximum commutes with both."""
     OH, OW, K = y.shape[1:]
+    places = np.arange(kh * kw).astype(y.dtype)
     for r in range(OH):
         for c in range(OW):
             best, switch = y[n, r, c], switches[n, r, c]
-            first = pool_window(conv, g, r * sh - top, c * sw - left, kh, kw, best, where)
+            first = places[pool_window(conv, g, r * sh - top, c * sw - left, kh, kw, places, best, where)]
             for k in range(K):
                 a = best[k] + b[k]
                 best[k] = 0 if a <= 0 else a
@@ -318,14 +375,18 @@ def _forward(part, parts, image, v, out, x, U, b, y, switches, m, kh, kw, sh, sw
 def _forward_thin(part, parts, image, x, U, b, y, switches, kh, kw, sh, sw, top, left):
     N, H, W, C = x.shape
     K = y.shape[3]
-    d, v = np.empty((6, 6, max(C, K)), x.dtype), np.zeros((36, 1, THIN), x.dtype)
-    tile, tile_out, where = np.empty(36 * C, x.dtype), np.empty(4 * K, x.dtype), np.empty(K, x.dtype)
+    rows, tiles = (H + 1) // 2, (W + 1) // 2
+    planes, t = np.zeros((2, tiles + 2), x.dtype), np.zeros((2 * rows + 4, 6, THIN, tiles), x.dtype)
+    v, d = np.empty((36, THIN, tiles), x.dtype), np.empty((2, 6, K), x.dtype)
+    tile, where = np.empty(4 * K, x.dtype), np.empty(K, x.dtype)
     first, last = share(N, part, parts)
     for n in range(first, last):
-        for r in range(0, H, 2):
-            for c in range(0, W, 2):
-                _input_tile(x, n, r - 2, c - 2, tile, d, v, 0)
-                _thin_tile(v, U, d, image, 0, r, c, tile_out)
+        _thin_rows(x, n, planes, t)
+        for r in range(rows):
+            _thin_columns(t, 2 * r, v)
+            for q in range(tiles):
+                _thin_product(v, q, U, d)
+                _output_rows(d, image, 0, 2 * r, 2 * q, tile, 2)
         _pool_image(image, 0, b, y, switches, n, where, kh, kw, sh, sw, top, left)
 
 
@@ -336,16 +397,17 @@ def _forward_thin(part, parts, image, x, U, b, y, switches, kh, kw, sh, sw, top,
 def _unpool_image(y, switches, dy, n, signal, g, db, offsets, sh, sw, top, left):
     """signal[g] (H, W, K) = dy[n] put where the switches say, where the ReLU was on; its sum is added to db."""
     OH, OW, K = dy.shape[1:]
-    H, W = signal.shape[1:3]
+    W = signal.shape[2]
     image = signal[g].reshape(-1)
     image[:] = 0
     for r in range(OH):
         for c in range(OW):
             corner = ((r * sh - top) * W + c * sw - left) * K
+            value, d, switch = y[n, r, c], dy[n, r, c], switches[n, r, c]
             for k in range(K):
-                if y[n, r, c, k] > 0:
-                    image[corner + offsets[switches[n, r, c, k]] + k] += dy[n, r, c, k]
-                    db[k] += dy[n, r, c, k]
+                if value[k] > 0:
+                    image[np.uintp(corner + offsets[switch[k]] + k)] += d[k]
+                    db[k] += d[k]
 
 
 @njit(nogil=True, cache=True, fastmath=CONTRACT)
@@ -394,22 +456,21 @@ def _backward_thin(part, parts, x, y, switches, dy, dws, dbs, kh, kw, sh, sw, to
     pad = (k - 1) // 2
     width = (W + 2 * pad) * C + ROW
     offsets = np.array([s // kw * width + s % kw * C for s in range(kh * kw)])
-    dw, db = dws[part], dbs[part]
-    padded = np.zeros(((H + 2 * pad) * width,), x.dtype)
+    padded = np.zeros((H + 2 * pad) * width, x.dtype)
     first, last = share(N, part, parts)
     for n in range(first, last):
         for h in range(H):
-            row = x[n, h].reshape(-1)
-            for q in range(W * C):
-                padded[(h + pad) * width + pad * C + q] = row[q]
+            row = padded[(h + pad) * width + pad * C : (h + pad) * width + (pad + W) * C]
+            row[:] = x[n, h].reshape(-1)
         for r in range(OH):
             for c in range(OW):
                 corner = (r * sh - top) * width + (c * sw - left) * C
+                value, signals, switch, db = y[n, r, c], dy[n, r, c], switches[n, r, c], dbs[part]
                 for f in range(K):
-                    if y[n, r, c, f] > 0:
-                        signal = dy[n, r, c, f]
+                    if value[f] > 0:
+                        signal, dw = signals[f], dws[part, f]
                         db[f] += signal
-                        seen = corner + offsets[switches[n, r, c, f]]
                         for i in range(k):
+                            seen = np.uintp(corner + offsets[switch[f]] + i * width)
                             for q in range(ROW):
-                                dw[f, i, q] += signal * padded[seen + i * width + q]
+                                dw[i, q] += signal * padded[seen + np.uintp(q)]

@@ -21,9 +21,10 @@ def maximization(s):
     layer, classes = s.output, list(range(len(s.info.classes)))
     names = [s.name(c) for c in classes]
     trial, trial_metrics = _trial(s)
+    color = s.images[:10_000].mean((0, 1, 2)) / 255  # what a real picture starts from
     tries = {
-        name: maximize.maximize(s.net, layer, classes, seed=s.seed, regularizers=r, **ASCENT)
-        for name, r in _ascents().items()
+        name: maximize.maximize(s.net, layer, classes, seed=s.seed, regularizers=r, mean=mean, **ASCENT)
+        for name, r, mean in _ascents(color)
     }
     raw = np.stack([m.images for m in tries.values()], 1)  # (classes, tries, H, W, C)
     shown = np.stack([maximize.deprocess(m.images) for m in tries.values()], 1)
@@ -34,7 +35,8 @@ def maximization(s):
         f"Gradient ascent on the class score ({layer}, before the softmax) from a black image, "
         f"{ASCENT['steps']} iterations of Adam, rate {ASCENT['step_size']}, seed {s.seed}. The "
         f"regularizers: {', '.join(f'{k}: {v}' for k, v in EXPLAINED.items())}; 'all': the five together; "
-        "'all, in [0, 1]': the five, and every pixel kept a real pixel."
+        "'all, in [0, 1]': the five, around the mean colour of the training images instead of black, and "
+        "every pixel kept a real pixel."
     )
     title = "What each class looks like to the network"
     pictures = [
@@ -45,9 +47,10 @@ def maximization(s):
             f"Each row a class, each column a way to keep the image natural. {how} The images are brought "
             "to one contrast, (x - mean) / std * 0.1 + 0.5; the last column is shown as it is. Below "
             "each: the network's confidence in the class for the image as it was made, in per cent. "
-            f"{s.made} Read: without help the ascent ends in noise that the network is sure of all the "
-            "same. The more the image is held to be smooth, the more it shows of what the class's images "
-            "have in common.",
+            f"{s.made} Read: without help (first column) the ascent ends in noise, and yet the mean "
+            f"confidence is {100 * made[:, 0].mean():.0f} %. The smoother the image is held to be, the "
+            "more it shows of what the class's images have in common. A confidence near 0 means that the "
+            "ascent raised another class's score even more.",
             f"Grid of generated images, {len(names)} classes by {len(heads)} ways; confidences from "
             f"{100 * made.min():.0f} to {100 * made.max():.0f} per cent.",
             figures.sheet(
@@ -74,7 +77,8 @@ def maximization(s):
             f"{s.made} Compare the last two rows: where the number falls, what convinced the network is "
             "not what a person sees in the picture. The last column has no such gap: its images are "
             "pictures as they are.",
-            f"Table of confidences; mean {100 * seen.mean():.0f} per cent as shown, {100 * made.mean():.0f} as made.",
+            f"Table of confidences; mean {100 * seen.mean():.0f} per cent as shown, "
+            f"{100 * made.mean():.0f} as made.",
             figures.shares(
                 table,
                 [*names, "mean", "mean, as made"],
@@ -124,7 +128,8 @@ def _trial(s):
         f"contrast. {s.made} The network's confidence at the end: {100 * made[-1]:.1f} % in the image as "
         f"made, {100 * seen[-1]:.1f} % in the picture as shown. Read: a high score alone does not make a "
         "picture.",
-        f"{len(times)} noisy generated images for class {s.name(c)}, from iteration {times[0]} to {times[-1]}.",
+        f"{len(times)} noisy generated images for class {s.name(c)}, from iteration {times[0]} to "
+        f"{times[-1]}.",
         figures.sheet(
             figures.photo(shown),
             len(times),
@@ -139,13 +144,13 @@ def _trial(s):
     }
 
 
-def _ascents():
-    """The ways of the maximization figure, as `EXPLAINED`."""
+def _ascents(color):
+    """The ways of the maximization figure, as `EXPLAINED`: name, regularizers, the image that they start from."""
     from .. import regularizers as r
 
     five = (r.Decay(0.01), r.Blur(0.5, 4), r.ClipNorm(30), r.ClipContribution(50), r.TotalVariation(0.1))
-    alone = {name: (one,) for name, one in zip(EXPLAINED, five)}
-    return {"none": (), **alone, "all": five, "all, in [0, 1]": (*five, r.Clip(0, 1))}
+    alone = [(name, (one,), 0.0) for name, one in zip(EXPLAINED, five)]
+    return [("none", (), 0.0), *alone, ("all", five, 0.0), ("all, in [0, 1]", (*five, r.Clip(0, 1)), color)]
 
 
 def _softmax(logits):
