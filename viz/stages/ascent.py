@@ -77,8 +77,7 @@ def maximization(s):
             f"{s.made} Compare the last two rows: where the number falls, what convinced the network is "
             "not what a person sees in the picture. The last column has no such gap: its images are "
             "pictures as they are.",
-            f"Table of confidences; mean {100 * seen.mean():.0f} per cent as shown, "
-            f"{100 * made.mean():.0f} as made.",
+            f"Table of confidences; mean {100 * seen.mean():.0f} per cent as shown, {100 * made.mean():.0f} as made.",
             figures.shares(
                 table,
                 [*names, "mean", "mean, as made"],
@@ -128,8 +127,7 @@ def _trial(s):
         f"contrast. {s.made} The network's confidence at the end: {100 * made[-1]:.1f} % in the image as "
         f"made, {100 * seen[-1]:.1f} % in the picture as shown. Read: a high score alone does not make a "
         "picture.",
-        f"{len(times)} noisy generated images for class {s.name(c)}, from iteration {times[0]} to "
-        f"{times[-1]}.",
+        f"{len(times)} noisy generated images for class {s.name(c)}, from iteration {times[0]} to {times[-1]}.",
         figures.sheet(
             figures.photo(shown),
             len(times),
