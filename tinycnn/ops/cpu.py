@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from . import kernels, reference, winograd
+from . import kernels, reference, thin, winograd
 from .geometry import windows
 from .parallel import PARTS, run, single_threaded_blas
 
@@ -103,22 +103,26 @@ class Ops(reference.Ops):
         )
 
     def conv_relu_pool(self, x, w, b, stride, padding, window, pool_stride, pool_padding, work):
-        if not winograd.applies(w, stride, padding):
+        fast = thin if thin.applies(w, stride, padding) else winograd if winograd.applies(w, stride, padding) else None
+        if fast is None:
             return super().conv_relu_pool(x, w, b, stride, padding, window, pool_stride, pool_padding, work)
         OH, OW, top, left = windows(x.shape[1:], window, pool_stride, pool_padding)
         y = work("y", (len(x), OH, OW, w.shape[3]), x.dtype)
         switches = work("switches", y.shape, np.uint8)
         with single_threaded_blas():
-            winograd.forward(x, w, b, y, switches, (*window, *pool_stride, top, left), work)
+            fast.forward(x, w, b, y, switches, (*window, *pool_stride, top, left), work)
         return y, switches
 
     def conv_relu_pool_backward(
         self, x, w, y, switches, dy, stride, padding, window, pool_stride, pool_padding, need_dx, work
     ):
-        if not winograd.applies(w, stride, padding):
-            return super().conv_relu_pool_backward(
-                x, w, y, switches, dy, stride, padding, window, pool_stride, pool_padding, need_dx, work
-            )
         _, _, top, left = windows(x.shape[1:], window, pool_stride, pool_padding)
-        with single_threaded_blas():
-            return winograd.backward(x, w, y, switches, dy, (*window, *pool_stride, top, left), need_dx, work)
+        pool = (*window, *pool_stride, top, left)
+        if thin.applies(w, stride, padding) and not need_dx:
+            return *thin.backward(x, w, y, switches, dy, pool, work), None
+        if winograd.applies(w, stride, padding):
+            with single_threaded_blas():
+                return winograd.backward(x, w, y, switches, dy, pool, need_dx, work)
+        return super().conv_relu_pool_backward(
+            x, w, y, switches, dy, stride, padding, window, pool_stride, pool_padding, need_dx, work
+        )

@@ -240,6 +240,44 @@ def unpool2d_center(part, parts, dy, dx, kh, kw, sh, sw, top, left):
                     dx[n, h, v, k] += dy[n, r, c, k]
 
 
+# -- the two ends of a fused block (winograd.py, thin.py) -------------------------------------------------------------
+
+
+@njit
+def pool_image(conv, g, b, y, switches, n, kh, kw, sh, sw, top, left):
+    """Pool scratch image g into y[n] and switches[n], then bias and ReLU: the maximum commutes with both."""
+    OH, OW, K = y.shape[1:]
+    where, places = np.empty(K, y.dtype), np.arange(kh * kw).astype(y.dtype)
+    for r in range(OH):
+        for c in range(OW):
+            best, switch = y[n, r, c], switches[n, r, c]
+            first = places[pool_window(conv, g, r * sh - top, c * sw - left, kh, kw, places, best, where)]
+            for k in range(K):
+                a = best[k] + b[k]
+                best[k] = 0 if a <= 0 else a
+                where[k] = first if a <= 0 else where[k]  # a window that the ReLU turned off is all zeros
+            for k in range(K):
+                switch[k] = np.uint8(where[k])
+
+
+@njit
+def unpool_image(y, switches, dy, n, signal, g, db, kh, kw, sh, sw, top, left):
+    """signal[g] (H, W, K) = dy[n] put where the switches say, where the ReLU was on; its sum is added to db."""
+    OH, OW, K = dy.shape[1:]
+    W = signal.shape[2]
+    offsets = np.array([s // kw * W * K + s % kw * K for s in range(kh * kw)])
+    image = signal[g].reshape(-1)
+    image[:] = 0
+    for r in range(OH):
+        for c in range(OW):
+            corner = ((r * sh - top) * W + c * sw - left) * K
+            value, d, switch = y[n, r, c], dy[n, r, c], switches[n, r, c]
+            for k in range(K):
+                if value[k] > 0:
+                    image[np.uintp(corner + offsets[switch[k]] + k)] += d[k]
+                    db[k] += d[k]
+
+
 # -- elementwise -----------------------------------------------------------------------------------------------------
 
 

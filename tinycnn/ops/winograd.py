@@ -11,9 +11,6 @@ and 5x5 share it. The adjoint gives the gradients:
 
     dw = G' [ (B' x B)' (A dy A') ] G, summed over tiles;    dx = the convolution of dy with the flipped weights
 
-With one to three input channels (pixels) a matrix product is too thin: there the product is done while the tile is
-transformed back, and dw is gathered directly from where the switches say that a gradient is.
-
 A group of images is taken through the whole block at a time: its convolution output lives in a scratch array per thread
 and is pooled while it is in cache. The transforms enlarge rounding errors: to about 1e-6 relative in float32.
 """
@@ -22,11 +19,9 @@ import numpy as np
 from numba import njit
 
 from .blas import gemm, gemm_tn
-from .kernels import pool_window, share
+from .kernels import pool_image, share, unpool_image
 from .parallel import PARTS, run, threads
 
-THIN = 3  # at most so many input channels are multiplied during the inverse transform
-ROW = 16  # elements of one kernel row (kw * C) in the sparse gradient of a thin layer, rounded up to whole vectors
 CONTRACT = {"contract"}  # a * b + c may round once
 
 G = {
@@ -60,12 +55,6 @@ def forward(x, w, b, y, switches, pool, work):
     k, K = len(w), w.shape[3]
     m = 7 - k
     group, chunk = _grouping(H, W, m)
-    if C <= THIN:
-        border = (5 - k) // 2  # a 3x3 kernel is a 5x5 one with a border of zeros
-        w = np.pad(w, ((border, border), (border, border), (0, THIN - C), (0, 0)))
-        conv = work("conv", (threads(), 1, H, W, K), x.dtype)
-        run(_forward_thin, x, transform_weights(w), b, y, switches, *pool, scratch=(conv,))
-        return
     U = transform_weights(w)
     conv = work("conv", (threads(), group, H, W, K), x.dtype)
     V = work("V", (threads(), 36, chunk, max(C, K)), x.dtype)
@@ -79,14 +68,6 @@ def backward(x, w, y, switches, dy, pool, need_dx, work):
     k, K = len(w), w.shape[3]
     m = 7 - k
     dbs = np.zeros((PARTS, K), x.dtype)
-    if C <= THIN and k * C <= ROW and not need_dx:
-        dws = np.zeros((PARTS, K, k, ROW), x.dtype)
-        run(_backward_thin, x, y, switches, dy, dws, dbs, *pool)
-        return (
-            np.ascontiguousarray(dws.sum(0)[..., : k * C].reshape(K, k, k, C).transpose(1, 2, 3, 0)),
-            dbs.sum(0),
-            None,
-        )
     group, chunk = _grouping(H, W, m)
     signal = work("conv", (threads(), group, H, W, K), x.dtype)
     V = work("V", (threads(), 36, chunk, max(C, K)), x.dtype)
@@ -116,11 +97,11 @@ def _grouping(H, W, m):
 def _fetch(x, n, r, c, size, tile):
     """Copy the size x size window of image n at (r, c) into the flat `tile`, zero outside the image."""
     H, W, C = x.shape[1:]
-    for i in range(size):
-        for j in range(size):
-            inside = 0 <= r + i < H and 0 <= c + j < W
-            for k in range(C):
-                tile[(i * size + j) * C + k] = x[n, r + i, c + j, k] if inside else 0
+    tile[: size * size * C] = 0
+    for i in range(max(0, -r), min(size, H - r)):
+        for j in range(max(0, -c), min(size, W - c)):
+            o = (i * size + j) * C
+            tile[o : o + C] = x[n, r + i, c + j]
 
 
 @njit
@@ -259,90 +240,7 @@ def _output_tile(p, q, d, y, n, r, c, tile, m):
     _output_rows(d, y, n, r, c, tile, m)
 
 
-# -- three channels or fewer: the product with U belongs to the inverse transform ------------------------------------
-
-
-@njit(fastmath=CONTRACT)
-def _thin_rows(x, n, planes, t):
-    """t (H + 4, 6, 3, tiles) = the first half of B' x B for every row of image n, two pixels of zeros around it.
-
-    Neighbouring tiles of a row are two pixels apart: with even and odd columns apart (planes (2, tiles + 2)), the
-    same column of all tiles is contiguous.
-    """
-    H, W, C = x.shape[1:]
-    tiles = t.shape[3]
-    t[:2] = 0
-    t[H + 2 :] = 0
-    even, odd = planes[0], planes[1]
-    for h in range(H):
-        for k in range(C):
-            for c in range(W):
-                planes[c % 2, c // 2 + 1] = x[n, h, c, k]
-            d0, d2, d4 = even[:tiles], even[1 : tiles + 1], even[2 : tiles + 2]
-            d1, d3, d5 = odd[:tiles], odd[1 : tiles + 1], odd[2 : tiles + 2]
-            v = t[h + 2]
-            _points(d0, d1, d2, d3, d4, d5, v[0, k], v[1, k], v[2, k], v[3, k], v[4, k], v[5, k])
-
-
-@njit(fastmath=CONTRACT)
-def _thin_columns(t, r, v):
-    """v (36, 3, tiles) = the second half of B' x B for the row of tiles whose outputs start at row r."""
-    for j in range(6):
-        for k in range(t.shape[2]):
-            d0, d1, d2 = t[r, j, k], t[r + 1, j, k], t[r + 2, j, k]
-            d3, d4, d5 = t[r + 3, j, k], t[r + 4, j, k], t[r + 5, j, k]
-            v0, v1, v2, v3 = v[j, k], v[6 + j, k], v[12 + j, k], v[18 + j, k]
-            _points(d0, d1, d2, d3, d4, d5, v0, v1, v2, v3, v[24 + j, k], v[30 + j, k])
-
-
-@njit(fastmath=CONTRACT)
-def _thin_product(v, q, U, d):
-    """d (2, 6, K) = A' [sum over 3 channels of v[..., q] * U], the columns of the inverse transform; U (36, 3, K)."""
-    two = d.dtype.type(2)
-    for j in range(6):
-        a0, a1, a2 = v[j, 0, q], v[j, 1, q], v[j, 2, q]
-        b0, b1, b2 = v[6 + j, 0, q], v[6 + j, 1, q], v[6 + j, 2, q]
-        c0, c1, c2 = v[12 + j, 0, q], v[12 + j, 1, q], v[12 + j, 2, q]
-        u0, u1, u2 = U[j, 0], U[j, 1], U[j, 2]
-        p0, p1, p2 = U[6 + j, 0], U[6 + j, 1], U[6 + j, 2]
-        s0, s1, s2 = U[12 + j, 0], U[12 + j, 1], U[12 + j, 2]
-        y0, y1 = d[0, j], d[1, j]
-        for k in range(len(y0)):
-            m1 = b0 * p0[k] + b1 * p1[k] + b2 * p2[k]
-            m2 = c0 * s0[k] + c1 * s1[k] + c2 * s2[k]
-            y0[k] = a0 * u0[k] + a1 * u1[k] + a2 * u2[k] + (m1 + m2)
-            y1[k] = m1 - m2
-        a0, a1, a2 = v[18 + j, 0, q], v[18 + j, 1, q], v[18 + j, 2, q]
-        b0, b1, b2 = v[24 + j, 0, q], v[24 + j, 1, q], v[24 + j, 2, q]
-        c0, c1, c2 = v[30 + j, 0, q], v[30 + j, 1, q], v[30 + j, 2, q]
-        u0, u1, u2 = U[18 + j, 0], U[18 + j, 1], U[18 + j, 2]
-        p0, p1, p2 = U[24 + j, 0], U[24 + j, 1], U[24 + j, 2]
-        s0, s1, s2 = U[30 + j, 0], U[30 + j, 1], U[30 + j, 2]
-        for k in range(len(y0)):
-            m3 = a0 * u0[k] + a1 * u1[k] + a2 * u2[k]
-            m4 = b0 * p0[k] + b1 * p1[k] + b2 * p2[k]
-            y0[k] += m3 + m4
-            y1[k] += two * (m3 - m4) + (c0 * s0[k] + c1 * s1[k] + c2 * s2[k])
-
-
 # -- the block, forward ----------------------------------------------------------------------------------------------
-
-
-@njit
-def _pool_image(conv, g, b, y, switches, n, where, kh, kw, sh, sw, top, left):
-    """Pool scratch image g into y[n] and switches[n], then bias and ReLU: the maximum commutes with both."""
-    OH, OW, K = y.shape[1:]
-    places = np.arange(kh * kw).astype(y.dtype)
-    for r in range(OH):
-        for c in range(OW):
-            best, switch = y[n, r, c], switches[n, r, c]
-            first = places[pool_window(conv, g, r * sh - top, c * sw - left, kh, kw, places, best, where)]
-            for k in range(K):
-                a = best[k] + b[k]
-                best[k] = 0 if a <= 0 else a
-                where[k] = first if a <= 0 else where[k]  # a window that the ReLU turned off is all zeros
-            for k in range(K):
-                switch[k] = np.uint8(where[k])
 
 
 @njit(nogil=True, cache=True, fastmath=CONTRACT)
@@ -353,7 +251,6 @@ def _forward(part, parts, image, v, out, x, U, b, y, switches, m, kh, kw, sh, sw
     tw = (W + m - 1) // m
     per_image = (H + m - 1) // m * tw
     tile, d = np.empty(36 * max(C, K), x.dtype), np.empty((6, 6, max(C, K)), x.dtype)
-    where = np.empty(K, x.dtype)
     first, last = share(N, part, parts)
     for n0 in range(first, last, group):
         images = min(group, last - n0)
@@ -368,46 +265,10 @@ def _forward(part, parts, image, v, out, x, U, b, y, switches, m, kh, kw, sh, sw
                 g, r, c = (q0 + q) // per_image, (q0 + q) % per_image // tw * m, (q0 + q) % tw * m
                 _output_tile(out, q, d, image, g, r, c, tile, m)
         for g in range(images):
-            _pool_image(image, g, b, y, switches, n0 + g, where, kh, kw, sh, sw, top, left)
-
-
-@njit(nogil=True, cache=True, fastmath=CONTRACT)
-def _forward_thin(part, parts, image, x, U, b, y, switches, kh, kw, sh, sw, top, left):
-    N, H, W, C = x.shape
-    K = y.shape[3]
-    rows, tiles = (H + 1) // 2, (W + 1) // 2
-    planes, t = np.zeros((2, tiles + 2), x.dtype), np.zeros((2 * rows + 4, 6, THIN, tiles), x.dtype)
-    v, d = np.empty((36, THIN, tiles), x.dtype), np.empty((2, 6, K), x.dtype)
-    tile, where = np.empty(4 * K, x.dtype), np.empty(K, x.dtype)
-    first, last = share(N, part, parts)
-    for n in range(first, last):
-        _thin_rows(x, n, planes, t)
-        for r in range(rows):
-            _thin_columns(t, 2 * r, v)
-            for q in range(tiles):
-                _thin_product(v, q, U, d)
-                _output_rows(d, image, 0, 2 * r, 2 * q, tile, 2)
-        _pool_image(image, 0, b, y, switches, n, where, kh, kw, sh, sw, top, left)
+            pool_image(image, g, b, y, switches, n0 + g, kh, kw, sh, sw, top, left)
 
 
 # -- the block, backward ---------------------------------------------------------------------------------------------
-
-
-@njit
-def _unpool_image(y, switches, dy, n, signal, g, db, offsets, sh, sw, top, left):
-    """signal[g] (H, W, K) = dy[n] put where the switches say, where the ReLU was on; its sum is added to db."""
-    OH, OW, K = dy.shape[1:]
-    W = signal.shape[2]
-    image = signal[g].reshape(-1)
-    image[:] = 0
-    for r in range(OH):
-        for c in range(OW):
-            corner = ((r * sh - top) * W + c * sw - left) * K
-            value, d, switch = y[n, r, c], dy[n, r, c], switches[n, r, c]
-            for k in range(K):
-                if value[k] > 0:
-                    image[np.uintp(corner + offsets[switch[k]] + k)] += d[k]
-                    db[k] += d[k]
 
 
 @njit(nogil=True, cache=True, fastmath=CONTRACT)
@@ -419,7 +280,6 @@ def _backward(
     group, chunk, pad = len(signal), v.shape[1], (6 - m) // 2
     tw = (W + m - 1) // m
     per_image = (H + m - 1) // m * tw
-    offsets = np.array([(s // kw * W + s % kw) * K for s in range(kh * kw)])
     du, db = dU[part], dbs[part]
     tile, d = np.empty(36 * max(C, K), x.dtype), np.empty((6, 6, max(C, K)), x.dtype)
     du[:] = 0
@@ -427,7 +287,7 @@ def _backward(
     for n0 in range(first, last, group):
         images = min(group, last - n0)
         for g in range(images):
-            _unpool_image(y, switches, dy, n0 + g, signal, g, db, offsets, sh, sw, top, left)
+            unpool_image(y, switches, dy, n0 + g, signal, g, db, kh, kw, sh, sw, top, left)
         for q0 in range(0, images * per_image, chunk):
             size = min(chunk, images * per_image - q0)
             for q in range(size):
@@ -445,32 +305,3 @@ def _backward(
                 for q in range(size):
                     g, r, c = (q0 + q) // per_image, (q0 + q) % per_image // tw * m, (q0 + q) % tw * m
                     _output_tile(s, q, d, dx, n0 + g, r, c, tile, m)
-
-
-@njit(nogil=True, cache=True, fastmath=CONTRACT)
-def _backward_thin(part, parts, x, y, switches, dy, dws, dbs, kh, kw, sh, sw, top, left):
-    """dws (PARTS, K, k, ROW): for each gradient that a switch lets through, g times the k rows of pixels it saw."""
-    N, H, W, C = x.shape
-    OH, OW, K = dy.shape[1:]
-    k = dws.shape[2]
-    pad = (k - 1) // 2
-    width = (W + 2 * pad) * C + ROW
-    offsets = np.array([s // kw * width + s % kw * C for s in range(kh * kw)])
-    padded = np.zeros((H + 2 * pad) * width, x.dtype)
-    first, last = share(N, part, parts)
-    for n in range(first, last):
-        for h in range(H):
-            row = padded[(h + pad) * width + pad * C : (h + pad) * width + (pad + W) * C]
-            row[:] = x[n, h].reshape(-1)
-        for r in range(OH):
-            for c in range(OW):
-                corner = (r * sh - top) * width + (c * sw - left) * C
-                value, signals, switch, db = y[n, r, c], dy[n, r, c], switches[n, r, c], dbs[part]
-                for f in range(K):
-                    if value[f] > 0:
-                        signal, dw = signals[f], dws[part, f]
-                        db[f] += signal
-                        for i in range(k):
-                            seen = np.uintp(corner + offsets[switch[f]] + i * width)
-                            for q in range(ROW):
-                                dw[i, q] += signal * padded[seen + np.uintp(q)]
