@@ -57,6 +57,7 @@ def time_rounds(functions, rounds):
     times = [[] for _ in functions]
     for _ in range(rounds):
         for function, ms in zip(functions, times):
+            time.sleep(0.02)  # OpenMP's threads go on spinning for some milliseconds after their work
             start = time.perf_counter()
             function()
             ms.append(1e3 * (time.perf_counter() - start))

@@ -10,7 +10,7 @@ and are used again at the next step.
 
 import numpy as np
 
-from .layers import Conv2D, MaxPool2D, ReLU
+from .layers import Conv2D, Dense, MaxPool2D, ReLU
 from .rules import RULES
 
 
@@ -113,6 +113,13 @@ def loss_and_grads(net, x, labels, work, rng=None):
         p = net.params.get(step.name)
         if isinstance(step, Block):
             grads[step.name], dy = step.backward(net.ops, p, cache, dy, i > first, work)
+            continue
+        if isinstance(step, Dense):  # the largest arrays of all: they live in the workspace too
+            out = work((step.name, "dw"), p["w"].shape, net.dtype)
+            grads[step.name] = dict(zip("wb", net.ops.dense_backward_weights(cache, dy, out)))
+            if i > first:
+                out = work((step.name, "dx"), (len(dy), len(p["w"])), net.dtype)
+                dy = net.ops.dense_backward_data(dy, p["w"], out)
             continue
         if p:
             grads[step.name] = step.param_grads(net.ops, p, cache, dy)

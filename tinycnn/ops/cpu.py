@@ -58,49 +58,37 @@ class Ops(reference.Ops):
 
     def relu(self, x):
         y = np.empty_like(x)
-        run(kernels.relu, x.reshape(-1), y.reshape(-1))
+        run(kernels.relu, x.reshape(-1), y.reshape(-1), size=x.size)
         return y
 
     def relu_backward(self, dy, y, mask=True, rectify=False):
         dx = np.empty_like(dy)
-        run(kernels.relu_backward, dy.reshape(-1), y.reshape(-1), dx.reshape(-1), mask, rectify)
+        run(kernels.relu_backward, dy.reshape(-1), y.reshape(-1), dx.reshape(-1), mask, rectify, size=dy.size)
         return dx
 
     def dense(self, x, w, b):
-        partial = np.empty((PARTS, len(x), w.shape[1]), x.dtype)
-        run(kernels.dense, x, w, partial)
+        partial = np.empty((PARTS // 2, len(x), w.shape[1]), x.dtype)
+        run(kernels.dense, x, w, partial, parts=len(partial), size=w.size)
         return partial.sum(0) + b
 
-    def dense_backward_data(self, dy, w):
-        dx = np.empty((len(dy), len(w)), dy.dtype)
-        run(kernels.dense_backward_data, dy, w, dx)
+    def dense_backward_data(self, dy, w, out=None):
+        dx = np.empty((len(dy), len(w)), dy.dtype) if out is None else out
+        run(kernels.dense_backward_data, dy, w, dx, size=w.size)
         return dx
 
-    def dense_backward_weights(self, x, dy):
-        dw = np.empty((x.shape[1], dy.shape[1]), dy.dtype)
-        run(kernels.dense_backward_weights, x, dy, dw)
+    def dense_backward_weights(self, x, dy, out=None):
+        dw = np.empty((x.shape[1], dy.shape[1]), dy.dtype) if out is None else out
+        run(kernels.dense_backward_weights, x, dy, dw, size=dw.size)
         return dw, dy.sum(0)
 
     def adam_step(self, p, g, m, v, lr, beta1, beta2, eps, t):
         constants = (lr / (1 - beta1**t), 1 - beta1, 1 - beta2, 1 / (1 - beta2**t), eps)
-        run(
-            kernels.adam_step,
-            p.reshape(-1),
-            g.reshape(-1),
-            m.reshape(-1),
-            v.reshape(-1),
-            *map(self.dtype.type, constants),
-        )
+        arrays = (a.reshape(-1) for a in (p, g, m, v))
+        run(kernels.adam_step, *arrays, *map(self.dtype.type, constants), size=p.size)
 
     def sgd_step(self, p, g, v, lr, momentum):
-        run(
-            kernels.sgd_step,
-            p.reshape(-1),
-            g.reshape(-1),
-            v.reshape(-1),
-            self.dtype.type(lr),
-            self.dtype.type(momentum),
-        )
+        arrays = (a.reshape(-1) for a in (p, g, v))
+        run(kernels.sgd_step, *arrays, *map(self.dtype.type, (lr, momentum)), size=p.size)
 
     def conv_relu_pool(self, x, w, b, stride, padding, window, pool_stride, pool_padding, work):
         fast = thin if thin.applies(w, stride, padding) else winograd if winograd.applies(w, stride, padding) else None

@@ -284,14 +284,16 @@ def unpool_image(y, switches, dy, n, signal, g, db, kh, kw, sh, sw, top, left):
 @njit(nogil=True, cache=True)
 def relu(part, parts, x, y):
     first, last = share(len(x), part, parts)
-    for i in range(first, last):
+    x, y = x[first:last], y[first:last]
+    for i in range(len(x)):
         y[i] = 0 if x[i] <= 0 else x[i]  # NaN stays NaN, to be seen in the loss
 
 
 @njit(nogil=True, cache=True)
 def relu_backward(part, parts, dy, y, dx, mask, rectify):
     first, last = share(len(dy), part, parts)
-    for i in range(first, last):
+    dy, y, dx = dy[first:last], y[first:last], dx[first:last]
+    for i in range(len(dy)):
         keep = (y[i] > 0 or not mask) and (dy[i] > 0 or not rectify)
         dx[i] = dy[i] if keep else 0
 
@@ -329,7 +331,8 @@ def dense_backward_weights(part, parts, x, dy, dw):
 @njit(nogil=True, cache=True)
 def adam_step(part, parts, p, g, m, v, rate, gain1, gain2, correction2, eps):
     first, last = share(len(p), part, parts)
-    for i in range(first, last):
+    p, g, m, v = p[first:last], g[first:last], m[first:last], v[first:last]
+    for i in range(len(p)):
         m[i] += gain1 * (g[i] - m[i])
         v[i] += gain2 * (g[i] * g[i] - v[i])
         p[i] -= rate * m[i] / (np.sqrt(v[i] * correction2) + eps)
@@ -338,6 +341,7 @@ def adam_step(part, parts, p, g, m, v, rate, gain1, gain2, correction2, eps):
 @njit(nogil=True, cache=True)
 def sgd_step(part, parts, p, g, v, lr, momentum):
     first, last = share(len(p), part, parts)
-    for i in range(first, last):
+    p, g, v = p[first:last], g[first:last], v[first:last]
+    for i in range(len(p)):
         v[i] = momentum * v[i] + g[i]
         p[i] -= lr * v[i]

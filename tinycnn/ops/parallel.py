@@ -17,6 +17,7 @@ import numba
 from threadpoolctl import ThreadpoolController
 
 PARTS = 8  # pieces of a batch; sums over images are added up piece by piece
+SMALL = 1 << 18
 
 _lock = threading.RLock()
 
@@ -43,9 +44,12 @@ def single_threaded_blas():
         yield
 
 
-def run(kernel, *args, scratch=(), parts=PARTS):
-    """Call ``kernel(part, parts, *own, *args)`` for every part; own: ``a[t]`` of each scratch array a, for thread t."""
-    count = min(threads(), parts)
+def run(kernel, *args, scratch=(), parts=PARTS, size=SMALL):
+    """Call ``kernel(part, parts, *own, *args)`` for every part; own: ``a[t]`` of each scratch array a, for thread t.
+
+    Work on fewer than SMALL elements (`size`) stays with the calling thread: waking another would take longer.
+    """
+    count = min(threads(), parts) if size >= SMALL else 1
     remaining = itertools.count()  # next() is atomic
 
     def work(thread):

@@ -160,13 +160,13 @@ class Ops:
         """y (N, out) = x (N, in) w (in, out) + b."""
         return x @ w + b
 
-    def dense_backward_data(self, dy, w):
-        """dx (N, in) = dy (N, out) w'."""
-        return dy @ w.T
+    def dense_backward_data(self, dy, w, out=None):
+        """dx (N, in) = dy (N, out) w', in `out` if given."""
+        return np.matmul(dy, w.T, out=out)
 
-    def dense_backward_weights(self, x, dy):
-        """(dw (in, out), db (out,))."""
-        return x.T @ dy, dy.sum(0)
+    def dense_backward_weights(self, x, dy, out=None):
+        """(dw (in, out), db (out,)), dw in `out` if given."""
+        return np.matmul(x.T, dy, out=out), dy.sum(0)
 
     # -- loss and optimizers -----------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from .blas import gemm, gemm_tn
 from .kernels import pool_image, share, unpool_image
 from .parallel import PARTS, run, threads
 
+TILES = 144  # a matrix product of so many rows is efficient, and its operands stay in the last cache
 CONTRACT = {"contract"}  # a * b + c may round once
 
 G = {
@@ -57,8 +58,8 @@ def forward(x, w, b, y, switches, pool, work):
     group, chunk = _grouping(H, W, m)
     U = transform_weights(w)
     conv = work("conv", (threads(), group, H, W, K), x.dtype)
-    V = work("V", (threads(), 36, chunk, max(C, K)), x.dtype)
-    M = work("M", (threads(), 36, chunk, max(C, K)), x.dtype)
+    V = work("V", (threads(), chunk, 36, max(C, K)), x.dtype)
+    M = work("M", (threads(), chunk, 36, max(C, K)), x.dtype)
     run(_forward, x, U, b, y, switches, m, *pool, scratch=(conv, V, M))
 
 
@@ -70,8 +71,8 @@ def backward(x, w, y, switches, dy, pool, need_dx, work):
     dbs = np.zeros((PARTS, K), x.dtype)
     group, chunk = _grouping(H, W, m)
     signal = work("conv", (threads(), group, H, W, K), x.dtype)
-    V = work("V", (threads(), 36, chunk, max(C, K)), x.dtype)
-    M = work("M", (threads(), 36, chunk, max(C, K)), x.dtype)
+    V = work("V", (threads(), chunk, 36, max(C, K)), x.dtype)
+    M = work("M", (threads(), chunk, 36, max(C, K)), x.dtype)
     dU = work("dU", (PARTS, 36, C, K), x.dtype)
     dx = work("dx", x.shape if need_dx else (0, 0, 0, 0), x.dtype)
     flipped = transform_weights(np.ascontiguousarray(w[::-1, ::-1].transpose(0, 1, 3, 2)))
@@ -82,15 +83,15 @@ def backward(x, w, y, switches, dy, pool, need_dx, work):
 def _grouping(H, W, m):
     """(images taken together, tiles multiplied together): enough tiles for an efficient matrix product."""
     tiles = -(-H // m) * -(-W // m)
-    return max(1, 96 // tiles), min(144, tiles * max(1, 96 // tiles))
+    group = max(1, TILES // tiles)
+    return group, min(TILES, group * tiles)
 
 
 # -- transforms of one tile ------------------------------------------------------------------------------------------
 #
-# A tile is read from, or written to, a flat array: pixel (i, j) stands at base + i * row + j * C, be that an image or a
-# scratch tile for what hangs over the border. One body serves both, which halves the time to compile. Inner loops run
-# over whole slices with their own index: Numba lets an index count from the end, and a sum that might be negative keeps
-# the compiler from using vectors.
+# A tile is read from, or written to, a flat array: element (i, j, k) stands at base + i * row + j * C + k, be that an
+# image or a scratch tile for what hangs over the border. One body serves both, which halves the time to compile. The
+# sums are unsigned (uintp): Numba lets a signed index count from the end, which keeps the compiler from using vectors.
 
 
 @njit
@@ -115,129 +116,124 @@ def _locate(x, n, r, c, size, tile):
 
 
 @njit(fastmath=CONTRACT)
-def _points(d0, d1, d2, d3, d4, d5, v0, v1, v2, v3, v4, v5):
-    """(v0 ... v5) = B' (d0 ... d5), elementwise over arrays."""
-    two, four, five = d0.dtype.type(2), d0.dtype.type(4), d0.dtype.type(5)
-    for k in range(len(v0)):
-        even1, odd1 = d4[k] - four * d2[k], d3[k] - four * d1[k]
-        even2, odd2 = d4[k] - d2[k], two * (d3[k] - d1[k])
-        v0[k] = four * d0[k] - five * d2[k] + d4[k]
-        v1[k], v2[k] = even1 + odd1, even1 - odd1
-        v3[k], v4[k] = even2 + odd2, even2 - odd2
-        v5[k] = four * d1[k] - five * d3[k] + d5[k]
-
-
-@njit(fastmath=CONTRACT)
 def _input_tile(x, n, r, c, tile, d, v, q):
-    """v[:, q] (36, C) = B' x B of the 6 x 6 window of image n at (r, c)."""
+    """v[q] (36, C) = B' x B of the 6 x 6 window of image n at (r, c)."""
     C = x.shape[3]
     src, base, row = _locate(x, n, r, c, 6, tile)
+    two, four, five = x.dtype.type(2), x.dtype.type(4), x.dtype.type(5)
     for i in range(6):
-        o = base + i * row
-        d0, d1, d2 = src[o : o + C], src[o + C : o + 2 * C], src[o + 2 * C : o + 3 * C]
-        d3, d4, d5 = src[o + 3 * C : o + 4 * C], src[o + 4 * C : o + 5 * C], src[o + 5 * C : o + 6 * C]
-        _points(d0, d1, d2, d3, d4, d5, d[i, 0, :C], d[i, 1], d[i, 2], d[i, 3], d[i, 4], d[i, 5])
+        o0, o1, o2, o3, o4, o5 = _offsets(base + i * row, C)
+        for k in range(C):
+            u = np.uintp(k)
+            d0, d1, d2, d3, d4, d5 = src[o0 + u], src[o1 + u], src[o2 + u], src[o3 + u], src[o4 + u], src[o5 + u]
+            even1, odd1, even2, odd2 = d4 - four * d2, d3 - four * d1, d4 - d2, two * (d3 - d1)
+            d[i, 0, k] = four * d0 - five * d2 + d4
+            d[i, 1, k], d[i, 2, k] = even1 + odd1, even1 - odd1
+            d[i, 3, k], d[i, 4, k] = even2 + odd2, even2 - odd2
+            d[i, 5, k] = four * d1 - five * d3 + d5
     for j in range(6):
-        v0, v1, v2, v3, v4, v5 = v[j, q, :C], v[6 + j, q], v[12 + j, q], v[18 + j, q], v[24 + j, q], v[30 + j, q]
-        _points(d[0, j], d[1, j], d[2, j], d[3, j], d[4, j], d[5, j], v0, v1, v2, v3, v4, v5)
+        for k in range(C):
+            d0, d1, d2, d3, d4, d5 = d[0, j, k], d[1, j, k], d[2, j, k], d[3, j, k], d[4, j, k], d[5, j, k]
+            even1, odd1, even2, odd2 = d4 - four * d2, d3 - four * d1, d4 - d2, two * (d3 - d1)
+            v[q, j, k] = four * d0 - five * d2 + d4
+            v[q, 6 + j, k], v[q, 12 + j, k] = even1 + odd1, even1 - odd1
+            v[q, 18 + j, k], v[q, 24 + j, k] = even2 + odd2, even2 - odd2
+            v[q, 30 + j, k] = four * d1 - five * d3 + d5
 
 
-@njit(fastmath=CONTRACT)
-def _signal_points(y0, y1, y2, y3, s0, s1, s2, s3, s4, s5):
-    """(s0 ... s5) = A (y0 ... y3), elementwise over arrays."""
-    two, four, eight = y0.dtype.type(2), y0.dtype.type(4), y0.dtype.type(8)
-    for k in range(len(y0)):
-        even1, odd1 = y0[k] + y2[k], y1[k] + y3[k]
-        even2, odd2 = y0[k] + four * y2[k], two * y1[k] + eight * y3[k]
-        s0[k], s5[k] = y0[k], y3[k]
-        s1[k], s2[k] = even1 + odd1, even1 - odd1
-        s3[k], s4[k] = even2 + odd2, even2 - odd2
-
-
-@njit(fastmath=CONTRACT)
-def _signal_points2(y0, y1, s0, s1, s2, s3, s4, s5):
-    """(s0 ... s5) = A (y0, y1), elementwise over arrays."""
-    two = y0.dtype.type(2)
-    for k in range(len(y0)):
-        s0[k], s5[k] = y0[k], y1[k]
-        s1[k], s2[k] = y0[k] + y1[k], y0[k] - y1[k]
-        s3[k], s4[k] = y0[k] + two * y1[k], y0[k] - two * y1[k]
+@njit(inline="always")
+def _offsets(base, C):
+    """Where six neighbouring pixels of C elements start."""
+    o, step = np.uintp(base), np.uintp(C)
+    return o, o + step, o + step + step, o + step + step + step, o + np.uintp(4 * C), o + np.uintp(5 * C)
 
 
 @njit(fastmath=CONTRACT)
 def _signal_tile(dy, n, r, c, tile, d, s, q, m):
-    """s[:, q] (36, K) = A dy A' of the m x m tile of image n at (r, c)."""
+    """s[q] (36, K) = A dy A' of the m x m tile of image n at (r, c)."""
     K = dy.shape[3]
     src, base, row = _locate(dy, n, r, c, m, tile)
-    for i in range(m):
-        o = base + i * row
-        y0, y1 = src[o : o + K], src[o + K : o + 2 * K]
-        if m == 4:
-            y2, y3 = src[o + 2 * K : o + 3 * K], src[o + 3 * K : o + 4 * K]
-            _signal_points(y0, y1, y2, y3, d[i, 0], d[i, 1], d[i, 2], d[i, 3], d[i, 4], d[i, 5])
-        else:
-            _signal_points2(y0, y1, d[i, 0], d[i, 1], d[i, 2], d[i, 3], d[i, 4], d[i, 5])
-    for j in range(6):
-        s0, s1, s2, s3, s4, s5 = s[j, q], s[6 + j, q], s[12 + j, q], s[18 + j, q], s[24 + j, q], s[30 + j, q]
-        if m == 4:
-            _signal_points(d[0, j, :K], d[1, j], d[2, j], d[3, j], s0, s1, s2, s3, s4, s5)
-        else:
-            _signal_points2(d[0, j, :K], d[1, j], s0, s1, s2, s3, s4, s5)
-
-
-@njit(fastmath=CONTRACT)
-def _values(m0, m1, m2, m3, m4, m5, y0, y1, y2, y3):
-    """(y0 ... y3) = A' (m0 ... m5), elementwise over arrays."""
-    two, four, eight = y0.dtype.type(2), y0.dtype.type(4), y0.dtype.type(8)
-    for k in range(len(y0)):
-        even1, odd1, even2, odd2 = m1[k] + m2[k], m1[k] - m2[k], m3[k] + m4[k], m3[k] - m4[k]
-        y0[k] = m0[k] + even1 + even2
-        y1[k] = odd1 + two * odd2
-        y2[k] = even1 + four * even2
-        y3[k] = odd1 + eight * odd2 + m5[k]
-
-
-@njit(fastmath=CONTRACT)
-def _values2(m0, m1, m2, m3, m4, m5, y0, y1):
-    """(y0, y1) = A' (m0 ... m5), elementwise over arrays."""
-    two = y0.dtype.type(2)
-    for k in range(len(y0)):
-        y0[k] = m0[k] + (m1[k] + m2[k]) + (m3[k] + m4[k])
-        y1[k] = (m1[k] - m2[k]) + two * (m3[k] - m4[k]) + m5[k]
-
-
-@njit(fastmath=CONTRACT)
-def _output_rows(d, y, n, r, c, tile, m):
-    """The second half of A' M A: d (m, 6, K) -> the m x m tile of image n at (r, c), as far as it lies inside."""
-    H, W, K = y.shape[1:]
-    inside = r + m <= H and c + m <= W
-    out, base, row = (y.reshape(-1), ((n * H + r) * W + c) * K, W * K) if inside else (tile, 0, m * K)
-    for i in range(m):
-        o = base + i * row
-        y0, y1 = out[o : o + K], out[o + K : o + 2 * K]
-        if m == 4:
-            y2, y3 = out[o + 2 * K : o + 3 * K], out[o + 3 * K : o + 4 * K]
-            _values(d[i, 0], d[i, 1], d[i, 2], d[i, 3], d[i, 4], d[i, 5], y0, y1, y2, y3)
-        else:
-            _values2(d[i, 0], d[i, 1], d[i, 2], d[i, 3], d[i, 4], d[i, 5], y0, y1)
-    if not inside:
-        for i in range(min(m, H - r)):
-            for j in range(min(m, W - c)):
-                for k in range(K):
-                    y[n, r + i, c + j, k] = tile[(i * m + j) * K + k]
+    two, four, eight = dy.dtype.type(2), dy.dtype.type(4), dy.dtype.type(8)
+    if m == 4:
+        for i in range(4):
+            o0, o1, o2, o3, _, _ = _offsets(base + i * row, K)
+            for k in range(K):
+                u = np.uintp(k)
+                y0, y1, y2, y3 = src[o0 + u], src[o1 + u], src[o2 + u], src[o3 + u]
+                even1, odd1, even2, odd2 = y0 + y2, y1 + y3, y0 + four * y2, two * y1 + eight * y3
+                d[i, 0, k], d[i, 5, k] = y0, y3
+                d[i, 1, k], d[i, 2, k] = even1 + odd1, even1 - odd1
+                d[i, 3, k], d[i, 4, k] = even2 + odd2, even2 - odd2
+        for j in range(6):
+            for k in range(K):
+                y0, y1, y2, y3 = d[0, j, k], d[1, j, k], d[2, j, k], d[3, j, k]
+                even1, odd1, even2, odd2 = y0 + y2, y1 + y3, y0 + four * y2, two * y1 + eight * y3
+                s[q, j, k], s[q, 30 + j, k] = y0, y3
+                s[q, 6 + j, k], s[q, 12 + j, k] = even1 + odd1, even1 - odd1
+                s[q, 18 + j, k], s[q, 24 + j, k] = even2 + odd2, even2 - odd2
+    else:
+        for i in range(2):
+            o0, o1, _, _, _, _ = _offsets(base + i * row, K)
+            for k in range(K):
+                u = np.uintp(k)
+                y0, y1 = src[o0 + u], src[o1 + u]
+                d[i, 0, k], d[i, 5, k] = y0, y1
+                d[i, 1, k], d[i, 2, k] = y0 + y1, y0 - y1
+                d[i, 3, k], d[i, 4, k] = y0 + two * y1, y0 - two * y1
+        for j in range(6):
+            for k in range(K):
+                y0, y1 = d[0, j, k], d[1, j, k]
+                s[q, j, k], s[q, 30 + j, k] = y0, y1
+                s[q, 6 + j, k], s[q, 12 + j, k] = y0 + y1, y0 - y1
+                s[q, 18 + j, k], s[q, 24 + j, k] = y0 + two * y1, y0 - two * y1
 
 
 @njit(fastmath=CONTRACT)
 def _output_tile(p, q, d, y, n, r, c, tile, m):
-    """The m x m outputs of image n at (r, c) = A' p[:, q] A, as far as they lie inside."""
-    K = y.shape[3]
-    for j in range(6):
-        m0, m1, m2, m3, m4, m5 = p[j, q], p[6 + j, q], p[12 + j, q], p[18 + j, q], p[24 + j, q], p[30 + j, q]
-        if m == 4:
-            _values(m0, m1, m2, m3, m4, m5, d[0, j, :K], d[1, j], d[2, j], d[3, j])
-        else:
-            _values2(m0, m1, m2, m3, m4, m5, d[0, j, :K], d[1, j])
-    _output_rows(d, y, n, r, c, tile, m)
+    """The m x m outputs of image n at (r, c) = A' p[q] A, as far as they lie inside."""
+    H, W, K = y.shape[1:]
+    inside = r + m <= H and c + m <= W
+    out, base, row = (y.reshape(-1), ((n * H + r) * W + c) * K, W * K) if inside else (tile, 0, m * K)
+    two, four, eight = y.dtype.type(2), y.dtype.type(4), y.dtype.type(8)
+    if m == 4:
+        for j in range(6):
+            for k in range(K):
+                m0, m1, m2 = p[q, j, k], p[q, 6 + j, k], p[q, 12 + j, k]
+                m3, m4, m5 = p[q, 18 + j, k], p[q, 24 + j, k], p[q, 30 + j, k]
+                even1, odd1, even2, odd2 = m1 + m2, m1 - m2, m3 + m4, m3 - m4
+                d[0, j, k] = m0 + even1 + even2
+                d[1, j, k] = odd1 + two * odd2
+                d[2, j, k] = even1 + four * even2
+                d[3, j, k] = odd1 + eight * odd2 + m5
+        for i in range(4):
+            o0, o1, o2, o3, _, _ = _offsets(base + i * row, K)
+            for k in range(K):
+                u = np.uintp(k)
+                m0, m1, m2, m3, m4, m5 = d[i, 0, k], d[i, 1, k], d[i, 2, k], d[i, 3, k], d[i, 4, k], d[i, 5, k]
+                even1, odd1, even2, odd2 = m1 + m2, m1 - m2, m3 + m4, m3 - m4
+                out[o0 + u] = m0 + even1 + even2
+                out[o1 + u] = odd1 + two * odd2
+                out[o2 + u] = even1 + four * even2
+                out[o3 + u] = odd1 + eight * odd2 + m5
+    else:
+        for j in range(6):
+            for k in range(K):
+                m0, m1, m2 = p[q, j, k], p[q, 6 + j, k], p[q, 12 + j, k]
+                m3, m4, m5 = p[q, 18 + j, k], p[q, 24 + j, k], p[q, 30 + j, k]
+                d[0, j, k] = m0 + (m1 + m2) + (m3 + m4)
+                d[1, j, k] = (m1 - m2) + two * (m3 - m4) + m5
+        for i in range(2):
+            o0, o1, _, _, _, _ = _offsets(base + i * row, K)
+            for k in range(K):
+                u = np.uintp(k)
+                m0, m1, m2, m3, m4, m5 = d[i, 0, k], d[i, 1, k], d[i, 2, k], d[i, 3, k], d[i, 4, k], d[i, 5, k]
+                out[o0 + u] = m0 + (m1 + m2) + (m3 + m4)
+                out[o1 + u] = (m1 - m2) + two * (m3 - m4) + m5
+    if not inside:
+        for i in range(min(m, H - r)):
+            for j in range(min(m, W - c)):
+                o = (i * m + j) * K
+                y[n, r + i, c + j] = tile[o : o + K]
 
 
 # -- the block, forward ----------------------------------------------------------------------------------------------
@@ -247,7 +243,7 @@ def _output_tile(p, q, d, y, n, r, c, tile, m):
 def _forward(part, parts, image, v, out, x, U, b, y, switches, m, kh, kw, sh, sw, top, left):
     N, H, W, C = x.shape
     K = y.shape[3]
-    group, chunk, pad = len(image), v.shape[1], (6 - m) // 2
+    group, chunk, pad = len(image), len(v), (6 - m) // 2
     tw = (W + m - 1) // m
     per_image = (H + m - 1) // m * tw
     tile, d = np.empty(36 * max(C, K), x.dtype), np.empty((6, 6, max(C, K)), x.dtype)
@@ -260,7 +256,7 @@ def _forward(part, parts, image, v, out, x, U, b, y, switches, m, kh, kw, sh, sw
                 g, r, c = (q0 + q) // per_image, (q0 + q) % per_image // tw * m, (q0 + q) % tw * m
                 _input_tile(x, n0 + g, r - pad, c - pad, tile, d, v, q)
             for e in range(36):
-                gemm(v[e, :size, :C], U[e], 0, out[e, :size, :K])
+                gemm(v[:size, e, :C], U[e], 0, out[:size, e, :K])
             for q in range(size):
                 g, r, c = (q0 + q) // per_image, (q0 + q) % per_image // tw * m, (q0 + q) % tw * m
                 _output_tile(out, q, d, image, g, r, c, tile, m)
@@ -277,7 +273,7 @@ def _backward(
 ):
     N, H, W, C = x.shape
     K = y.shape[3]
-    group, chunk, pad = len(signal), v.shape[1], (6 - m) // 2
+    group, chunk, pad = len(signal), len(v), (6 - m) // 2
     tw = (W + m - 1) // m
     per_image = (H + m - 1) // m * tw
     du, db = dU[part], dbs[part]
@@ -295,13 +291,13 @@ def _backward(
                 _input_tile(x, n0 + g, r - pad, c - pad, tile, d, v, q)
                 _signal_tile(signal, g, r, c, tile, d, s, q, m)
             for e in range(36):
-                gemm_tn(v[e, :size, :C], s[e, :size, :K], 1, du[e])
+                gemm_tn(v[:size, e, :C], s[:size, e, :K], 1, du[e])
             if need_dx:
                 for q in range(size):
                     g, r, c = (q0 + q) // per_image, (q0 + q) % per_image // tw * m, (q0 + q) % tw * m
                     _input_tile(signal, g, r - pad, c - pad, tile, d, v, q)
                 for e in range(36):
-                    gemm(v[e, :size, :K], flipped[e], 0, s[e, :size, :C])
+                    gemm(v[:size, e, :K], flipped[e], 0, s[:size, e, :C])
                 for q in range(size):
                     g, r, c = (q0 + q) // per_image, (q0 + q) % per_image // tw * m, (q0 + q) % tw * m
                     _output_tile(s, q, d, dx, n0 + g, r, c, tile, m)
