@@ -71,4 +71,6 @@ def test_three_steps_of_adam_are_pytorchs():
         optimizer.step()
     copy = copy_network(net)
     for a, b in zip(copy.parameters(), module.parameters()):
-        assert relative_error(a.detach().numpy(), b.detach().numpy()) < 1e-7  # Adam divides tiny gradients by themselves
+        assert (
+            relative_error(a.detach().numpy(), b.detach().numpy()) < 1e-7
+        )  # Adam divides tiny gradients by themselves

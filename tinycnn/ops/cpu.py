@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from . import kernels, reference, thin, winograd
+from . import kernels, reference, sparse, thin, winograd
 from .geometry import windows
 from .parallel import PARTS, run, single_threaded_blas
 
@@ -108,6 +108,8 @@ class Ops(reference.Ops):
         pool = (*window, *pool_stride, top, left)
         if thin.applies(w, stride, padding) and not need_dx:
             return *thin.backward(x, w, y, switches, dy, pool, work), None
+        if sparse.applies(w, stride, padding):
+            return sparse.backward(x, w, y, switches, dy, pool, need_dx, work)
         if winograd.applies(w, stride, padding):
             with single_threaded_blas():
                 return winograd.backward(x, w, y, switches, dy, pool, need_dx, work)

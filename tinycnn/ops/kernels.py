@@ -240,7 +240,16 @@ def unpool2d_center(part, parts, dy, dx, kh, kw, sh, sw, top, left):
                     dx[n, h, v, k] += dy[n, r, c, k]
 
 
-# -- the two ends of a fused block (winograd.py, thin.py) -------------------------------------------------------------
+# -- the two ends of a fused block (winograd.py, thin.py, sparse.py) --------------------------------------------------
+
+
+@njit
+def pad_image(x, n, kh, kw, width, padded):
+    """Copy image n inside the border of zeros of the flat `padded`, rows of `width`; SAME's smaller half is before."""
+    H, W, C = x.shape[1:]
+    for h in range(H):
+        o = (h + (kh - 1) // 2) * width + (kw - 1) // 2 * C
+        padded[o : o + W * C] = x[n, h].reshape(-1)
 
 
 @njit

@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 
 from .blas import gemm, gemm_tn
-from .kernels import pool_image, share, unpool_image
+from .kernels import pad_image, pool_image, share, unpool_image
 from .parallel import PARTS, run, threads
 
 ROW = 16
@@ -61,15 +61,6 @@ def _width(W, kw, C):
 
 
 @njit
-def _pad(x, n, kh, kw, padded):
-    """Copy image n inside the border of zeros of the flat `padded`; SAME puts the smaller half before."""
-    H, W, C = x.shape[1:]
-    for h in range(H):
-        o = (h + (kh - 1) // 2) * _width(W, kw, C) + (kw - 1) // 2 * C
-        padded[o : o + W * C] = x[n, h].reshape(-1)
-
-
-@njit
 def _im2col(padded, r0, r1, W, C, kh, width, cols):
     """Rows r0 to r1 of output pixels -> cols ((r1 - r0)*W, kh*ROW)."""
     for r in range(r0, r1):
@@ -88,7 +79,7 @@ def _forward(part, parts, conv, cols, padded, x, w, b, y, switches, ch, cw, kh, 
     pixels = conv[0].reshape(H * W, len(b))
     first, last = share(N, part, parts)
     for n in range(first, last):
-        _pad(x, n, ch, cw, padded)
+        pad_image(x, n, ch, cw, width, padded)
         for r0 in range(0, H, rows):
             r1 = min(r0 + rows, H)
             _im2col(padded, r0, r1, W, C, ch, width, cols)
@@ -103,7 +94,7 @@ def _backward(part, parts, signal, cols, padded, x, y, switches, dy, dws, dbs, c
     pixels = signal[0].reshape(H * W, dy.shape[3])
     first, last = share(N, part, parts)
     for n in range(first, last):
-        _pad(x, n, ch, cw, padded)
+        pad_image(x, n, ch, cw, width, padded)
         unpool_image(y, switches, dy, n, signal, 0, dbs[part], kh, kw, sh, sw, top, left)
         for r0 in range(0, H, rows):
             r1 = min(r0 + rows, H)

@@ -7,7 +7,7 @@ Gray 2015, arXiv:1509.09308):
     y = A' [ (G w G') * (B' x B) ] A        36 products for m^2 outputs, not (m k)^2: 4 times fewer for 3x3, 2.8 for 5x5
 
 For C input channels each of the 36 points is a matrix product (tiles, C)(C, K). B depends on the points alone, so 3x3
-and 5x5 share it. The adjoint gives the gradients:
+and 5x5 share it. The adjoint gives the gradients (for 3x3; for 5x5 sparse.py does better):
 
     dw = G' [ (B' x B)' (A dy A') ] G, summed over tiles;    dx = the convolution of dy with the flipped weights
 
@@ -34,7 +34,7 @@ G = {
 
 
 def applies(w, stride, padding):
-    """Whether a convolution has a shape that these kernels know: 3x3 or 5x5, stride 1, SAME."""
+    """Whether a convolution has a shape that these kernels know: 3x3 or (forward alone) 5x5, stride 1, SAME."""
     return w.shape[0] == w.shape[1] and w.shape[0] in G and tuple(stride) == (1, 1) and padding == "SAME"
 
 
@@ -64,10 +64,9 @@ def forward(x, w, b, y, switches, pool, work):
 
 
 def backward(x, w, y, switches, dy, pool, need_dx, work):
-    """Return (dw, db, dx or None) of the block for a gradient dy at the pooled output y."""
+    """Return (dw, db, dx or None) of a 3x3 block for a gradient dy at the pooled output y."""
     N, H, W, C = x.shape
-    k, K = len(w), w.shape[3]
-    m = 7 - k
+    k, K, m = 3, w.shape[3], 4
     dbs = np.zeros((PARTS, K), x.dtype)
     group, chunk = _grouping(H, W, m)
     signal = work("conv", (threads(), group, H, W, K), x.dtype)
@@ -149,43 +148,27 @@ def _offsets(base, C):
 
 
 @njit(fastmath=CONTRACT)
-def _signal_tile(dy, n, r, c, tile, d, s, q, m):
-    """s[q] (36, K) = A dy A' of the m x m tile of image n at (r, c)."""
+def _signal_tile(dy, n, r, c, tile, d, s, q):
+    """s[q] (36, K) = A dy A' of the 4 x 4 tile of image n at (r, c)."""
     K = dy.shape[3]
-    src, base, row = _locate(dy, n, r, c, m, tile)
+    src, base, row = _locate(dy, n, r, c, 4, tile)
     two, four, eight = dy.dtype.type(2), dy.dtype.type(4), dy.dtype.type(8)
-    if m == 4:
-        for i in range(4):
-            o0, o1, o2, o3, _, _ = _offsets(base + i * row, K)
-            for k in range(K):
-                u = np.uintp(k)
-                y0, y1, y2, y3 = src[o0 + u], src[o1 + u], src[o2 + u], src[o3 + u]
-                even1, odd1, even2, odd2 = y0 + y2, y1 + y3, y0 + four * y2, two * y1 + eight * y3
-                d[i, 0, k], d[i, 5, k] = y0, y3
-                d[i, 1, k], d[i, 2, k] = even1 + odd1, even1 - odd1
-                d[i, 3, k], d[i, 4, k] = even2 + odd2, even2 - odd2
-        for j in range(6):
-            for k in range(K):
-                y0, y1, y2, y3 = d[0, j, k], d[1, j, k], d[2, j, k], d[3, j, k]
-                even1, odd1, even2, odd2 = y0 + y2, y1 + y3, y0 + four * y2, two * y1 + eight * y3
-                s[q, j, k], s[q, 30 + j, k] = y0, y3
-                s[q, 6 + j, k], s[q, 12 + j, k] = even1 + odd1, even1 - odd1
-                s[q, 18 + j, k], s[q, 24 + j, k] = even2 + odd2, even2 - odd2
-    else:
-        for i in range(2):
-            o0, o1, _, _, _, _ = _offsets(base + i * row, K)
-            for k in range(K):
-                u = np.uintp(k)
-                y0, y1 = src[o0 + u], src[o1 + u]
-                d[i, 0, k], d[i, 5, k] = y0, y1
-                d[i, 1, k], d[i, 2, k] = y0 + y1, y0 - y1
-                d[i, 3, k], d[i, 4, k] = y0 + two * y1, y0 - two * y1
-        for j in range(6):
-            for k in range(K):
-                y0, y1 = d[0, j, k], d[1, j, k]
-                s[q, j, k], s[q, 30 + j, k] = y0, y1
-                s[q, 6 + j, k], s[q, 12 + j, k] = y0 + y1, y0 - y1
-                s[q, 18 + j, k], s[q, 24 + j, k] = y0 + two * y1, y0 - two * y1
+    for i in range(4):
+        o0, o1, o2, o3, _, _ = _offsets(base + i * row, K)
+        for k in range(K):
+            u = np.uintp(k)
+            y0, y1, y2, y3 = src[o0 + u], src[o1 + u], src[o2 + u], src[o3 + u]
+            even1, odd1, even2, odd2 = y0 + y2, y1 + y3, y0 + four * y2, two * y1 + eight * y3
+            d[i, 0, k], d[i, 5, k] = y0, y3
+            d[i, 1, k], d[i, 2, k] = even1 + odd1, even1 - odd1
+            d[i, 3, k], d[i, 4, k] = even2 + odd2, even2 - odd2
+    for j in range(6):
+        for k in range(K):
+            y0, y1, y2, y3 = d[0, j, k], d[1, j, k], d[2, j, k], d[3, j, k]
+            even1, odd1, even2, odd2 = y0 + y2, y1 + y3, y0 + four * y2, two * y1 + eight * y3
+            s[q, j, k], s[q, 30 + j, k] = y0, y3
+            s[q, 6 + j, k], s[q, 12 + j, k] = even1 + odd1, even1 - odd1
+            s[q, 18 + j, k], s[q, 24 + j, k] = even2 + odd2, even2 - odd2
 
 
 @njit(fastmath=CONTRACT)
@@ -289,7 +272,7 @@ def _backward(
             for q in range(size):
                 g, r, c = (q0 + q) // per_image, (q0 + q) % per_image // tw * m, (q0 + q) % tw * m
                 _input_tile(x, n0 + g, r - pad, c - pad, tile, d, v, q)
-                _signal_tile(signal, g, r, c, tile, d, s, q, m)
+                _signal_tile(signal, g, r, c, tile, d, s, q)
             for e in range(36):
                 gemm_tn(v[:size, e, :C], s[:size, e, :K], 1, du[e])
             if need_dx:
