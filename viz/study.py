@@ -28,7 +28,7 @@ class Protocol:
 
 
 PROTOCOLS = {
-    "digits": Protocol(300, 50),
+    "digits": Protocol(300, 100),
     "shapes": Protocol(1500, 100, lr=5e-4),  # ours, as the set is: at 1e-4 it would take far longer
     "mnist": Protocol(1001, 100),
     "cifar10": Protocol(30001, 500),

@@ -27,7 +27,8 @@ class Ops(reference.Ops):
         _, _, top, left = windows(shape[1:], (kh, kw), stride, padding)
         dx = np.empty(shape, dy.dtype)
         bands = -(-PARTS // max(len(dy), 1))  # a batch smaller than PARTS is cut further, by image rows
-        run(kernels.conv2d_backward_data, dy, w.reshape(-1, K), dx, kh, kw, *stride, top, left, bands)
+        rows = max(1, TILE // (dy.shape[2] * kh * kw * C))
+        run(kernels.conv2d_backward_data, dy, w.reshape(-1, K), dx, kh, kw, *stride, top, left, bands, rows)
         return dx
 
     def conv2d_backward_weights(self, x, dy, shape, stride=(1, 1), padding="SAME"):

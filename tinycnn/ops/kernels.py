@@ -37,10 +37,12 @@ def im2col(x, n, r0, r1, kh, kw, sh, sw, top, left, OW, cols):
                 o = i * kw * C
                 v = c * sw - left
                 if h < 0 or h >= H:
-                    row[o : o + kw * C] = 0
+                    for q in range(kw * C):
+                        row[np.uintp(o + q)] = 0
                 elif v >= 0 and v + kw <= W:
-                    src = ((n * H + h) * W + v) * C
-                    row[o : o + kw * C] = flat[src : src + kw * C]
+                    src, to = np.uintp(((n * H + h) * W + v) * C), np.uintp(o)
+                    for q in range(kw * C):
+                        row[to + np.uintp(q)] = flat[src + np.uintp(q)]
                 else:
                     for j in range(kw):
                         inside = 0 <= v + j < W
@@ -62,33 +64,38 @@ def conv2d(part, parts, x, w, b, y, kh, kw, sh, sw, top, left, rows):
         im2col(x, n, r0, r1, kh, kw, sh, sw, top, left, OW, cols)
         out = pixels[(n * OH + r0) * OW : (n * OH + r1) * OW]
         for q in range(len(out)):
-            out[q] = b
+            for k in range(K):
+                out[q, k] = b[k]
         gemm(cols[: len(out)], w, 1, out)
 
 
 @njit(nogil=True, cache=True)
-def conv2d_backward_data(part, parts, dy, w, dx, kh, kw, sh, sw, top, left, bands):
-    """dx = col2im(dy w'), one row of output pixels at a time; an item owns one of `bands` bands of rows of dx."""
+def conv2d_backward_data(part, parts, dy, w, dx, kh, kw, sh, sw, top, left, bands, rows):
+    """dx = col2im(dy w'), `rows` rows of output pixels at a time; an item owns one of `bands` bands of rows of dx."""
     N, OH, OW, K = dy.shape
     H, W, C = dx.shape[1:]
     pixels, flat = dy.reshape(-1, K), dx.reshape(-1)
-    dcols = np.empty((OW, len(w)), dy.dtype)
+    dcols = np.empty((rows * OW, len(w)), dy.dtype)
     first, last = share(N * bands, part, parts)
     for item in range(first, last):
         n = item // bands
         h0, h1 = share(H, item % bands, bands)
         dx[n, h0:h1] = 0
-        for r in range(max(0, (h0 + top - kh + sh) // sh), min(OH, (h1 - 1 + top) // sh + 1)):
-            gemm_nt(pixels[(n * OH + r) * OW : (n * OH + r + 1) * OW], w, 0, dcols)
-            for i in range(kh):
-                h = r * sh - top + i
-                if h0 <= h < h1:
-                    for c in range(OW):
-                        j0, j1 = max(0, left - c * sw), min(kw, W + left - c * sw)
-                        to = ((n * H + h) * W + c * sw - left + j0) * C
-                        out, add = flat[to : to + (j1 - j0) * C], dcols[c, (i * kw + j0) * C : (i * kw + j1) * C]
-                        for a in range(len(out)):
-                            out[a] += add[a]
+        end = min(OH, (h1 - 1 + top) // sh + 1)
+        for r0 in range(max(0, (h0 + top - kh + sh) // sh), end, rows):
+            r1 = min(r0 + rows, end)
+            gemm_nt(pixels[(n * OH + r0) * OW : (n * OH + r1) * OW], w, 0, dcols[: (r1 - r0) * OW])
+            for r in range(r0, r1):
+                for i in range(kh):
+                    h = r * sh - top + i
+                    if h0 <= h < h1:
+                        for c in range(OW):
+                            j0, j1 = max(0, left - c * sw), min(kw, W + left - c * sw)
+                            to = ((n * H + h) * W + c * sw - left + j0) * C
+                            out = flat[to : to + (j1 - j0) * C]
+                            add = dcols[(r - r0) * OW + c, (i * kw + j0) * C : (i * kw + j1) * C]
+                            for a in range(len(out)):
+                                out[a] += add[a]
 
 
 @njit(nogil=True, cache=True)
@@ -248,8 +255,10 @@ def pad_image(x, n, kh, kw, width, padded):
     """Copy image n inside the border of zeros of the flat `padded`, rows of `width`; SAME's smaller half is before."""
     H, W, C = x.shape[1:]
     for h in range(H):
-        o = (h + (kh - 1) // 2) * width + (kw - 1) // 2 * C
-        padded[o : o + W * C] = x[n, h].reshape(-1)
+        o = np.uintp((h + (kh - 1) // 2) * width + (kw - 1) // 2 * C)
+        for v in range(W):
+            for k in range(C):
+                padded[o + np.uintp(v * C + k)] = x[n, h, v, k]
 
 
 @njit

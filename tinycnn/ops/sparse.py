@@ -63,5 +63,7 @@ def _backward(
             dbs[part, k] = total
         if need_dx:
             for h in range(H):
-                o = (h + (ch - 1) // 2) * width + (cw - 1) // 2 * C
-                dx[n, h] = back[o : o + W * C].reshape(W, C)
+                o = np.uintp((h + (ch - 1) // 2) * width + (cw - 1) // 2 * C)
+                for v in range(W):
+                    for k in range(C):
+                        dx[n, h, v, k] = back[o + np.uintp(v * C + k)]

@@ -60,7 +60,7 @@ def forward(x, w, b, y, switches, pool, work):
     conv = work("conv", (threads(), group, H, W, K), x.dtype)
     V = work("V", (threads(), chunk, 36, max(C, K)), x.dtype)
     M = work("M", (threads(), chunk, 36, max(C, K)), x.dtype)
-    run(_forward, x, U, b, y, switches, m, *pool, scratch=(conv, V, M))
+    run(_forward, x, U, b, y, switches, (0,) * m, *pool, scratch=(conv, V, M))
 
 
 def backward(x, w, y, switches, dy, pool, need_dx, work):
@@ -75,7 +75,7 @@ def backward(x, w, y, switches, dy, pool, need_dx, work):
     dU = work("dU", (PARTS, 36, C, K), x.dtype)
     dx = work("dx", x.shape if need_dx else (0, 0, 0, 0), x.dtype)
     flipped = transform_weights(np.ascontiguousarray(w[::-1, ::-1].transpose(0, 1, 3, 2)))
-    run(_backward, x, flipped, y, switches, dy, dU, dbs, dx, need_dx, m, *pool, scratch=(signal, V, M))
+    run(_backward, x, flipped, y, switches, dy, dU, dbs, dx, need_dx, (0,) * m, *pool, scratch=(signal, V, M))
     return transform_weights_back(dU.sum(0), k), dbs.sum(0), dx if need_dx else None
 
 
@@ -97,11 +97,15 @@ def _grouping(H, W, m):
 def _fetch(x, n, r, c, size, tile):
     """Copy the size x size window of image n at (r, c) into the flat `tile`, zero outside the image."""
     H, W, C = x.shape[1:]
-    tile[: size * size * C] = 0
-    for i in range(max(0, -r), min(size, H - r)):
-        for j in range(max(0, -c), min(size, W - c)):
-            o = (i * size + j) * C
-            tile[o : o + C] = x[n, r + i, c + j]
+    for i in range(size):
+        for j in range(size):
+            o = np.uintp((i * size + j) * C)
+            if 0 <= r + i < H and 0 <= c + j < W:
+                for k in range(C):
+                    tile[o + np.uintp(k)] = x[n, r + i, c + j, k]
+            else:
+                for k in range(C):
+                    tile[o + np.uintp(k)] = 0
 
 
 @njit
@@ -172,9 +176,10 @@ def _signal_tile(dy, n, r, c, tile, d, s, q):
 
 
 @njit(fastmath=CONTRACT)
-def _output_tile(p, q, d, y, n, r, c, tile, m):
-    """The m x m outputs of image n at (r, c) = A' p[q] A, as far as they lie inside."""
+def _output_tile(p, q, d, y, n, r, c, tile, zeros):
+    """The m x m outputs of image n at (r, c) = A' p[q] A, as far as they lie inside; m = len(zeros)."""
     H, W, K = y.shape[1:]
+    m = len(zeros)
     inside = r + m <= H and c + m <= W
     out, base, row = (y.reshape(-1), ((n * H + r) * W + c) * K, W * K) if inside else (tile, 0, m * K)
     two, four, eight = y.dtype.type(2), y.dtype.type(4), y.dtype.type(8)
@@ -215,17 +220,19 @@ def _output_tile(p, q, d, y, n, r, c, tile, m):
     if not inside:
         for i in range(min(m, H - r)):
             for j in range(min(m, W - c)):
-                o = (i * m + j) * K
-                y[n, r + i, c + j] = tile[o : o + K]
+                o = np.uintp((i * m + j) * K)
+                for k in range(K):
+                    y[n, r + i, c + j, k] = tile[o + np.uintp(k)]
 
 
 # -- the block, forward ----------------------------------------------------------------------------------------------
 
 
 @njit(nogil=True, cache=True, fastmath=CONTRACT)
-def _forward(part, parts, image, v, out, x, U, b, y, switches, m, kh, kw, sh, sw, top, left):
+def _forward(part, parts, image, v, out, x, U, b, y, switches, zeros, kh, kw, sh, sw, top, left):
     N, H, W, C = x.shape
     K = y.shape[3]
+    m = len(zeros)  # a tuple's length is known to the compiler, which then leaves out what other sizes need
     group, chunk, pad = len(image), len(v), (6 - m) // 2
     tw = (W + m - 1) // m
     per_image = (H + m - 1) // m * tw
@@ -242,7 +249,7 @@ def _forward(part, parts, image, v, out, x, U, b, y, switches, m, kh, kw, sh, sw
                 gemm(v[:size, e, :C], U[e], 0, out[:size, e, :K])
             for q in range(size):
                 g, r, c = (q0 + q) // per_image, (q0 + q) % per_image // tw * m, (q0 + q) % tw * m
-                _output_tile(out, q, d, image, g, r, c, tile, m)
+                _output_tile(out, q, d, image, g, r, c, tile, zeros)
         for g in range(images):
             pool_image(image, g, b, y, switches, n0 + g, kh, kw, sh, sw, top, left)
 
@@ -252,10 +259,11 @@ def _forward(part, parts, image, v, out, x, U, b, y, switches, m, kh, kw, sh, sw
 
 @njit(nogil=True, cache=True, fastmath=CONTRACT)
 def _backward(
-    part, parts, signal, v, s, x, flipped, y, switches, dy, dU, dbs, dx, need_dx, m, kh, kw, sh, sw, top, left
+    part, parts, signal, v, s, x, flipped, y, switches, dy, dU, dbs, dx, need_dx, zeros, kh, kw, sh, sw, top, left
 ):
     N, H, W, C = x.shape
     K = y.shape[3]
+    m = len(zeros)
     group, chunk, pad = len(signal), len(v), (6 - m) // 2
     tw = (W + m - 1) // m
     per_image = (H + m - 1) // m * tw
@@ -283,4 +291,4 @@ def _backward(
                     gemm(v[:size, e, :K], flipped[e], 0, s[:size, e, :C])
                 for q in range(size):
                     g, r, c = (q0 + q) // per_image, (q0 + q) % per_image // tw * m, (q0 + q) % tw * m
-                    _output_tile(s, q, d, dx, n0 + g, r, c, tile, m)
+                    _output_tile(s, q, d, dx, n0 + g, r, c, tile, zeros)
