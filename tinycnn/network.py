@@ -11,7 +11,7 @@ import numpy as np
 
 from . import fused, rules
 from .errors import InputError, check_images, choose
-from .ops import get_ops
+from .ops import geometry, get_ops
 
 
 class Trace:
@@ -257,7 +257,7 @@ class Network:
         size, stride, offset, shape = [1, 1], [1, 1], [0, 0], self.input_shape
         for spec in self.layers[: self.layer_names.index(layer) + 1]:
             if hasattr(spec, "window"):
-                pads = self._pads(spec, shape)
+                pads = geometry.windows(shape, spec.window, spec.stride, spec.padding)[2:]
                 for axis in (0, 1):
                     size[axis] += (spec.window[axis] - 1) * stride[axis]
                     offset[axis] -= pads[axis] * stride[axis]
@@ -266,12 +266,6 @@ class Network:
             if len(shape) == 1:
                 return self.input_shape[:2], (0, 0), (0, 0)
         return tuple(size), tuple(stride), tuple(offset)
-
-    @staticmethod
-    def _pads(spec, shape):
-        from .ops import geometry
-
-        return geometry.windows(shape, spec.window, spec.stride, spec.padding)[2:]
 
     # -- files -------------------------------------------------------------------------------------------------
 

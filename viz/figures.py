@@ -257,19 +257,6 @@ def scatter(points, labels, names, title, note=""):
     return fig
 
 
-def lines(ys, names, title, note="", xlabel="", ylabel=""):
-    """Draw series (S, T) over their index; every line ends in its name."""
-    fig, text = _page(WIDTH, 640)
-    y = _header(text, title, note, WIDTH)
-    ax = _axes(fig, 110, y + 10, WIDTH - 150, 640 - y - 100, WIDTH, 640)
-    for i, (series, name) in enumerate(zip(ys, names)):
-        ax.plot(series, color=CLASS_COLORS[i % 10], lw=1.8, label=name)
-    ax.set(xlabel=xlabel, ylabel=ylabel)
-    if len(names) > 1:
-        ax.legend(frameon=False, fontsize=11, ncols=2)
-    return fig
-
-
 def shares(values, rows, heads, title, note="", label="per cent"):
     """Draw a table of shares in [0, 1], values (R, C), as numbers on colour."""
     values = np.asarray(values, float)
