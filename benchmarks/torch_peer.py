@@ -3,7 +3,6 @@
 Weights are copied from our networks, so that both train the same function from the same start.
 """
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -63,8 +62,3 @@ class Peer:
         """Inference, (N, classes)."""
         with torch.inference_mode():
             return self.module(self.input(x)).numpy()
-
-
-def close(a, b, rtol=1e-4):
-    """Whether two arrays agree to `rtol` of the largest entry."""
-    return bool(np.abs(a - b).max() <= rtol * np.abs(b).max())

@@ -93,10 +93,9 @@ def fit(
         Ctrl-C was pressed; the checkpoint holds everything up to then.
     """
     classes = net.shapes[net.layer_names[-1]][0]
-    _check_training_data(net, images, labels, classes, "images", "labels")
-    labels = check_labels(labels, len(images), classes)
+    labels = _check_training_data(net, images, labels, classes, "images", "labels")
     if val is not None:
-        _check_training_data(net, *val, classes, "val images", "val labels")
+        val = val[0], _check_training_data(net, *val, classes, "val images", "val labels")
     if steps < 1 or eval_every < 1 or not 1 <= batch_size <= len(images):
         raise InputError(
             f"need steps >= 1, eval_every >= 1 and 1 <= batch_size <= {len(images)} (the number of images), "
@@ -123,7 +122,7 @@ def fit(
         run.history.eval_steps.append(run.history.steps)
         run.history.train_accuracy.append(accuracy(net.logits(images[sample]), labels[sample]))
         if val is not None:
-            run.history.val_accuracy.append(accuracy(net.logits(val[0]), np.asarray(val[1])))
+            run.history.val_accuracy.append(accuracy(net.logits(val[0]), val[1]))
 
     bar = tqdm(
         total=steps,
@@ -242,10 +241,10 @@ class _InterruptFlag:
 
 
 def _check_training_data(net, images, labels, classes, what, what_labels):
-    """Images must be uint8 of the network's shape; without reading them all, they may be memory-mapped."""
-    check_images(images[:0] if len(images) else images, net.input_shape, what)
+    """Return the labels as int64; images must be uint8 of the network's shape (not read here: they may be mapped)."""
+    check_images(images[:0], net.input_shape, what)
     if images.dtype != np.uint8:
         raise InputError(f"{what}: expected dtype uint8 (N, H, W, C) in [0, 255], got {images.dtype}")
     if len(images) == 0:
         raise InputError(f"{what}: there are none")
-    check_labels(labels, len(images), classes, what_labels)
+    return check_labels(labels, len(images), classes, what_labels)

@@ -52,38 +52,34 @@ def transform_weights_back(dU, k):
 
 def forward(x, w, b, y, switches, pool, work):
     """Fill y and switches with the pooled block; `pool` is (kh, kw, sh, sw, top, left) of the pool."""
-    N, H, W, C = x.shape
-    k, K = len(w), w.shape[3]
-    m = 7 - k
-    group, chunk = _grouping(H, W, m)
-    U = transform_weights(w)
-    conv = work("conv", (threads(), group, H, W, K), x.dtype)
-    V = work("V", (threads(), chunk, 36, max(C, K)), x.dtype)
-    M = work("M", (threads(), chunk, 36, max(C, K)), x.dtype)
-    run(_forward, x, U, b, y, switches, (0,) * m, *pool, scratch=(conv, V, M))
+    m = 7 - len(w)
+    scratch = _scratch(x, w.shape[3], m, work)
+    run(_forward, x, transform_weights(w), b, y, switches, (0,) * m, *pool, scratch=scratch)
 
 
 def backward(x, w, y, switches, dy, pool, need_dx, work):
     """Return (dw, db, dx or None) of a 3x3 block for a gradient dy at the pooled output y."""
-    N, H, W, C = x.shape
-    k, K, m = 3, w.shape[3], 4
-    dbs = np.zeros((PARTS, K), x.dtype)
-    group, chunk = _grouping(H, W, m)
-    signal = work("conv", (threads(), group, H, W, K), x.dtype)
-    V = work("V", (threads(), chunk, 36, max(C, K)), x.dtype)
-    M = work("M", (threads(), chunk, 36, max(C, K)), x.dtype)
-    dU = work("dU", (PARTS, 36, C, K), x.dtype)
+    k, m = 3, 4
+    C, K = w.shape[2:]
+    scratch = _scratch(x, K, m, work)
+    dU, dbs = work("dU", (PARTS, 36, C, K), x.dtype), np.zeros((PARTS, K), x.dtype)
     dx = work("dx", x.shape if need_dx else (0, 0, 0, 0), x.dtype)
     flipped = transform_weights(np.ascontiguousarray(w[::-1, ::-1].transpose(0, 1, 3, 2)))
-    run(_backward, x, flipped, y, switches, dy, dU, dbs, dx, need_dx, (0,) * m, *pool, scratch=(signal, V, M))
+    run(_backward, x, flipped, y, switches, dy, dU, dbs, dx, need_dx, (0,) * m, *pool, scratch=scratch)
     return transform_weights_back(dU.sum(0), k), dbs.sum(0), dx if need_dx else None
 
 
-def _grouping(H, W, m):
-    """(images taken together, tiles multiplied together): enough tiles for an efficient matrix product."""
+def _scratch(x, K, m, work):
+    """Per thread: the convolution's side of a group of images (output or signal), and two transforms of its tiles.
+
+    So many images are taken together that their tiles make an efficient matrix product.
+    """
+    _, H, W, C = x.shape
     tiles = -(-H // m) * -(-W // m)
     group = max(1, TILES // tiles)
-    return group, min(TILES, group * tiles)
+    transformed = (threads(), min(TILES, group * tiles), 36, max(C, K))
+    conv = work("conv", (threads(), group, H, W, K), x.dtype)
+    return conv, work("V", transformed, x.dtype), work("M", transformed, x.dtype)
 
 
 # -- transforms of one tile ------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Images made to excite a class: with each regularizer, with all of them, and what the network says to them."""
 
 import numpy as np
+from scipy.special import softmax
 
 from ..results import Picture
 
@@ -114,7 +115,7 @@ def _trial(s):
     last = np.concatenate([m.last for m in runs])
     shown = maximize.deprocess(last)
     logits = s.net.logits(np.concatenate([last, np.round(255 * shown) / 255]).astype(s.net.dtype))
-    made, seen = _softmax(logits)[:, c].reshape(2, -1)
+    made, seen = softmax(logits.astype(np.float64), axis=-1)[:, c].reshape(2, -1)
     rate, m = maximize.PRELIMINARY["step_size"], runs[-1]
     title = f"First trial: class {s.name(c)}, unrestrained"
     picture = Picture(
@@ -151,11 +152,6 @@ def _ascents(color):
     return [("none", (), 0.0), *alone, ("all", five, 0.0), ("all, in [0, 1]", (*five, r.Clip(0, 1)), color)]
 
 
-def _softmax(logits):
-    e = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
-    return e / e.sum(-1, keepdims=True)
-
-
 def _scores(net, x):
     """Logits (classes, tries, classes) of generated images (classes, tries, H, W, C)."""
     return net.logits(x.reshape(-1, *x.shape[2:]).astype(net.dtype)).reshape(*x.shape[:2], -1)
@@ -163,7 +159,7 @@ def _scores(net, x):
 
 def _confidence(net, x):
     """The softmax of the class that each image was made for, (classes, tries)."""
-    return np.moveaxis(_softmax(_scores(net, x)).diagonal(axis1=0, axis2=2), 0, 1)
+    return np.moveaxis(softmax(_scores(net, x).astype(np.float64), axis=-1).diagonal(axis1=0, axis2=2), 0, 1)
 
 
 def _reached(net, x):
