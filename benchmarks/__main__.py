@@ -25,7 +25,7 @@ class Ours:
     """Our side of a work, with the same surface as a peer."""
 
     def __init__(self, net):
-        self.net, self.work, self.t = net, fused.Workspace(), 0
+        self.net, self.work, self.t = net, fused.Workspace(net.ops), 0
         self.optimizer = optim.Adam(LR)
         self.state = self.optimizer.init(net.ops, net.params)
 

@@ -91,7 +91,7 @@ def layered(net, x, labels):
 
 def assert_fused_is_layered(net, x, labels, tolerance):
     trace, loss, grads = layered(net, x, labels)
-    work = fused.Workspace()
+    work = fused.Workspace(net.ops)
     logits, _ = fused.forward(net, net.ops.from_images(x), work)
     assert relative_error(logits, trace[trace.upto]) < tolerance
     for _ in range(2):  # the second time every array of the workspace is dirty
@@ -122,13 +122,13 @@ def test_fused_blocks_are_exact_to_rounding_in_float32(shape, k, K, pool):
     x, w = cpu.asarray(rng.random((9, *shape))), cpu.asarray(rng.standard_normal((k, k, shape[2], K)) / 10)
     b = cpu.asarray(rng.standard_normal(K) / 10)
     geometry = ((1, 1), "SAME", (pool, pool), (2, 2), "SAME")
-    y, switches = cpu.conv_relu_pool(x, w, b, *geometry, fused.Workspace())
+    y, switches = cpu.conv_relu_pool(x, w, b, *geometry, fused.Workspace(cpu))
     expected, where = reference.conv_relu_pool(x, w, b, *geometry, None)
     assert relative_error(y, expected) < FUSED["float32"]
     assert (switches != where).mean() < 1e-4 and (switches[y == 0] == 0).all()
     dy = cpu.asarray(rng.standard_normal(y.shape))
     for need_dx in (False, True):
-        back = cpu.conv_relu_pool_backward(x, w, y, switches, dy, *geometry, need_dx, fused.Workspace())
+        back = cpu.conv_relu_pool_backward(x, w, y, switches, dy, *geometry, need_dx, fused.Workspace(cpu))
         layers = reference.conv_relu_pool_backward(x, w, y, switches, dy, *geometry, need_dx, None)
         assert (back[2] is None) == (not need_dx)
         for a, e in zip(back[: 2 + need_dx], layers):

@@ -50,7 +50,7 @@ def test_logits_and_parameter_gradients_are_pytorchs(model, weights, dtype):
     if (
         dtype == "float64"
     ):  # in float32 a near-tie of a pool may fall either way: test_engine.py compares at equal switches
-        paths.append(fused.loss_and_grads(net, net.ops.from_images(x), labels, fused.Workspace())[1])
+        paths.append(fused.loss_and_grads(net, net.ops.from_images(x), labels, fused.Workspace(net.ops))[1])
     for grads in paths:
         for layer, gradients in grads.items():
             for name, g in gradients.items():

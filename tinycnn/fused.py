@@ -8,24 +8,30 @@ The layered path of network.py stays the definition; the tests hold this one to 
 and are used again at the next step.
 """
 
-import numpy as np
+import math
 
 from .layers import Conv2D, Dense, MaxPool2D, ReLU
 from .rules import RULES
 
 
 class Workspace:
-    """Arrays by name that outlive a call: asked for again with the same shape, the same memory comes back."""
+    """Arrays by name that outlive a call: asked for again with the same shape, the same memory comes back.
 
-    def __init__(self):
-        self._arrays = {}
+    Parameters
+    ----------
+    ops : Ops
+        Whose arrays they are.
+    """
+
+    def __init__(self, ops):
+        self._ops, self._arrays = ops, {}
 
     def __call__(self, key, shape, dtype):
         """Return an uninitialised array; its contents last until the same `key` is asked for again."""
-        size = int(np.prod(shape))
+        size = math.prod(shape)
         flat = self._arrays.get(key)
         if flat is None or flat.size < size or flat.dtype != dtype:
-            flat = self._arrays[key] = np.empty(size, dtype)
+            flat = self._arrays[key] = self._ops.empty(size, dtype)
         return flat[:size].reshape(shape)
 
 
@@ -102,10 +108,13 @@ def forward(net, x, work, rng=None, upto=None):
     return x, caches
 
 
-def loss_and_grads(net, x, labels, work, rng=None):
-    """Return (mean softmax cross-entropy, {layer: {name: gradient}}) of one batch; see `forward`."""
+def loss_and_grads(net, x, labels, work, rng=None, loss=None):
+    """Return (mean softmax cross-entropy, {layer: {name: gradient}}) of one batch; see `forward`.
+
+    The mean is a number, or, where an array of one element is given as `loss`, that array.
+    """
     logits, caches = forward(net, x, work, rng)
-    loss, dy = net.ops.softmax_cross_entropy(logits, labels)
+    loss, dy = net.ops.softmax_cross_entropy(logits, labels, loss)
     grads = {}
     first = next((i for i, (step, _) in enumerate(caches) if step.name in net.params), len(caches))
     for i in range(len(caches) - 1, first - 1, -1):

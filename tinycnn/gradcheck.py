@@ -84,24 +84,26 @@ def check_layer(ops, layer, x, seed=0, eps=1e-5):
     """
     _need_float64(ops)
     rng = np.random.default_rng(seed)
-    x = ops.asarray(x).copy()
-    p = {k: ops.asarray(a + 0.1 * rng.standard_normal(a.shape)) for k, a in layer.init(x.shape[1:], rng).items()}
+    x = np.array(x, np.float64)
+    arrays = {k: a + 0.1 * rng.standard_normal(a.shape) for k, a in layer.init(x.shape[1:], rng).items()}
+    arrays["x"] = x
 
     def forward():
-        return layer.forward(ops, p, x, np.random.default_rng(seed))  # the same dropout mask every time
+        p = {k: ops.asarray(a) for k, a in arrays.items()}
+        return p, *layer.forward(ops, p, p["x"], np.random.default_rng(seed))  # the same dropout mask every time
 
-    y, cache = forward()
-    dy = ops.asarray(rng.standard_normal(y.shape))
+    p, y, cache = forward()
+    r = rng.standard_normal(y.shape)
 
     def f():
-        return float((forward()[0] * dy).sum())
+        return float((ops.to_numpy(forward()[1]) * r).sum())
 
+    dy = ops.asarray(r)
     analytic = {
         "x": layer.backward(ops, p, cache, dy, RULES["gradient"]),
         **layer.param_grads(ops, p, cache, dy),
     }
-    arrays = {"x": x, **p}
-    return {k: relative_error(analytic[k], numeric_gradient(f, arrays[k], eps)) for k in arrays}
+    return {k: relative_error(ops.to_numpy(analytic[k]), numeric_gradient(f, arrays[k], eps)) for k in arrays}
 
 
 def check_network(net, x, labels, directions=3, seed=0, eps=1e-6):
@@ -130,7 +132,7 @@ def check_network(net, x, labels, directions=3, seed=0, eps=1e-6):
     """
     _need_float64(net.ops)
     rng = np.random.default_rng(seed)
-    x = net.ops.from_images(np.asarray(x)).copy()
+    x = np.array(net.ops.to_numpy(net.ops.from_images(np.asarray(x))))
 
     def loss():
         trace = net.forward(x)
@@ -138,17 +140,25 @@ def check_network(net, x, labels, directions=3, seed=0, eps=1e-6):
 
     _, dlogits, trace = loss()
     grads = {f"{layer}/{k}": g for layer, gs in net.param_grads(trace, dlogits).items() for k, g in gs.items()}
-    arrays = {f"{layer}/{k}": a for layer, p in net.params.items() for k, a in p.items()}
-    grads["x"], arrays["x"] = net.backward(trace, dlogits), x
+    grads = {name: net.ops.to_numpy(g) for name, g in grads.items()} | {"x": net.backward(trace, dlogits)}
+    params = {f"{layer}/{k}": a for layer, p in net.params.items() for k, a in p.items()}
     errors = {}
-    for name, array in arrays.items():
+    for name in grads:
+        array = x if name == "x" else net.ops.to_numpy(params[name]).copy()
+
+        def loss_at(name=name, array=array):
+            if name != "x":
+                params[name][...] = net.ops.asarray(array)
+            return loss()[0]
+
         errors[name] = 0.0
         for _ in range(directions):
             d = rng.standard_normal(array.shape)
             # along the gradient as well as at random: a random direction alone is nearly orthogonal to it
             d = d / np.linalg.norm(d) + grads[name] / max(np.linalg.norm(grads[name]), 1e-300)
-            numeric = directional_derivative(lambda: loss()[0], array, d, eps)
+            numeric = directional_derivative(loss_at, array, d, eps)
             errors[name] = max(errors[name], relative_error(float((grads[name] * d).sum()), numeric))
+        loss_at()  # as it was
     return errors
 
 

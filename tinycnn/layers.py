@@ -222,10 +222,10 @@ class Dropout(_Layer):
         if rng is None or self.rate == 0:
             return x, None
         factors = ops.dropout_mask(x.shape, self.rate, rng)
-        return x * factors, factors
+        return ops.multiply(x, factors), factors
 
     def backward(self, ops, p, factors, dy, rule):
-        return dy if factors is None else dy * factors
+        return dy if factors is None else ops.multiply(dy, factors)
 
 
 TYPES = {t.__name__: t for t in (Conv2D, ReLU, MaxPool2D, Flatten, Dense, Dropout)}

@@ -165,7 +165,7 @@ class Network:
         self.check_layer(layer)
         if batch_size < 1:
             raise InputError(f"batch_size must be at least 1, got {batch_size}")
-        out, work = np.empty((len(x), *self.shapes[layer]), self.dtype), fused.Workspace()
+        out, work = np.empty((len(x), *self.shapes[layer]), self.dtype), fused.Workspace(self.ops)
         for i in range(0, len(x), batch_size):
             batch = self.ops.from_images(x[i : i + batch_size])
             out[i : i + batch_size] = self.ops.to_numpy(fused.forward(self, batch, work, upto=layer)[0])
@@ -238,7 +238,9 @@ class Network:
         return grads
 
     def _check_seed(self, trace, seed, at):
-        shape = tuple(trace[at].shape)
+        if at not in trace.outputs:
+            trace[at]  # raises, naming the layers that there are
+        shape = tuple(trace.outputs[at].shape)
         if tuple(np.shape(seed)) != shape:
             raise InputError(f"the signal at {at!r} must have that layer's shape {shape}, got {np.shape(seed)}")
 

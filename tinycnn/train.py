@@ -20,6 +20,7 @@ from . import fused, optim
 from .errors import InputError, check_images, check_labels
 from .losses import accuracy
 
+READ_EVERY = 10  # steps between readings of the losses: a device works on meanwhile
 TRAIN_SAMPLE = 2000  # training images, the same ones each time, on which the training accuracy is measured
 
 
@@ -115,6 +116,7 @@ def fit(
         if resume and Path(checkpoint).exists():
             run.restore()
     every = checkpoint_every or eval_every
+    stored, stored_labels = net.ops.put(images), net.ops.put(labels)
     sample = np.random.default_rng(0).permutation(len(images))[:TRAIN_SAMPLE]
     sample.sort()
 
@@ -134,27 +136,27 @@ def fit(
     with bar, _InterruptFlag() as interrupted:
         if run.history.steps == 0:
             evaluate()
-        while run.history.steps < steps and not interrupted:
-            batch = run.rng.choice(len(images), batch_size, replace=False)
-            run.step(images[batch], labels[batch])
-            done = run.history.steps
+        while run.done < steps and not interrupted:
+            run.step(stored, stored_labels, run.rng.choice(len(images), batch_size, replace=False))
+            done = run.done
             if done % eval_every == 0 or done == steps:
+                run.read_losses()
                 evaluate()
             if checkpoint is not None and (done % every == 0 or done == steps):
                 run.save()
             shown = {
-                "loss": f"{run.history.losses[-1]:.3f}",
+                "loss": f"{run.history.losses[-1]:.3f}" if run.history.losses else "",
                 "train": f"{run.history.train_accuracy[-1]:.1%}",
             }
             if val is not None:
                 shown["val"] = f"{run.history.val_accuracy[-1]:.1%}"
             bar.set_postfix(shown, refresh=False)
             bar.update()
-    if interrupted and run.history.steps < steps:
+    if interrupted and run.done < steps:
         if checkpoint is None:
-            raise Interrupted(f"stopped after {run.history.steps} of {steps} steps; no checkpoint was asked for")
+            raise Interrupted(f"stopped after {run.done} of {steps} steps; no checkpoint was asked for")
         run.save()
-        raise Interrupted(f"stopped after {run.history.steps} of {steps} steps; {checkpoint} holds them")
+        raise Interrupted(f"stopped after {run.done} of {steps} steps; {checkpoint} holds them")
     return run.history
 
 
@@ -165,22 +167,32 @@ class _Run:
         self.net, self.optimizer, self.rng, self.settings, self.path = net, optimizer, rng, settings, path
         self.state = optimizer.init(net.ops, net.params)
         self.history = History()
-        self.work = fused.Workspace()
+        self.work = fused.Workspace(net.ops)
+        self.losses, self.done = net.ops.zeros(READ_EVERY), 0
 
-    def step(self, images, labels):
-        t = self.history.steps + 1
-        x = self.net.ops.from_images(images)
-        loss, grads = fused.loss_and_grads(self.net, x, labels, self.work, self.rng)
-        if not math.isfinite(loss):
-            raise self._diverged(f"the loss became {loss} at step {t}")
-        optim.step(self.net.ops, self.optimizer, self.net.params, grads, self.state, t)
-        self.history.losses.append(loss)
+    def step(self, images, labels, batch):
+        ops = self.net.ops
+        x, labels = ops.from_images(images, batch), ops.take(labels, batch)
+        unread = self.done - self.history.steps
+        _, grads = fused.loss_and_grads(self.net, x, labels, self.work, self.rng, self.losses[unread : unread + 1])
+        self.done += 1
+        optim.step(ops, self.optimizer, self.net.params, grads, self.state, self.done)
+        if unread + 1 == READ_EVERY:
+            self.read_losses()
+
+    def read_losses(self):
+        """Bring the losses since the last reading into the history."""
+        for loss in self.net.ops.to_numpy(self.losses)[: self.done - self.history.steps].tolist():
+            if not math.isfinite(loss):
+                raise self._diverged(f"the loss became {loss} at step {self.history.steps + 1}")
+            self.history.losses.append(loss)
 
     def _diverged(self, what):
         kept = f"; {self.path} keeps the last good state" if self.path and Path(self.path).exists() else ""
         return InputError(f"training diverged: {what}; lower lr (now {self.optimizer.lr}){kept}")
 
     def save(self):
+        self.read_losses()
         for layer, p in self.net.params.items():
             for k, a in p.items():
                 if not np.isfinite(self.net.ops.to_numpy(a)).all():
@@ -208,6 +220,7 @@ class _Run:
         history = {k: tensors["history/" + k].tolist() for k in self.history.to_dict()}
         history["eval_steps"] = [int(v) for v in history["eval_steps"]]
         self.history = History(**history)
+        self.done = self.history.steps
 
     def clear_remains(self):
         """Remove what a killed process left half-written beside the checkpoint."""

@@ -8,6 +8,8 @@ pixel (r, c) looks at, so y = cols w + b with w as (kh*kw*C, K). Then dcols = dy
 transpose of im2col (col2im adds where windows overlap), and dw = cols' dy.
 """
 
+import math
+
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
@@ -34,8 +36,17 @@ class Ops:
         """`a` as a contiguous array of the working dtype, where this backend computes."""
         return np.ascontiguousarray(a, self.dtype)
 
-    def from_images(self, images):
-        """A batch of images as the network's input: uint8 is divided by 255, float is taken as it is."""
+    def put(self, a):
+        """`a`, of its own dtype, where this backend computes: images and labels for `from_images` and `take`."""
+        return a
+
+    def take(self, a, rows):
+        """Rows of an array that `put` returned."""
+        return a[rows]
+
+    def from_images(self, images, rows=None):
+        """Images, or some rows of what `put` returned, as the network's input: uint8 / 255, float as it is."""
+        images = images if rows is None else images[rows]
         if images.dtype == np.uint8:
             return np.divide(images, self.dtype.type(255), dtype=self.dtype, order="C")  # memory maps are not C
         return self.asarray(images)
@@ -43,6 +54,9 @@ class Ops:
     def to_numpy(self, a):
         """`a` as a NumPy array."""
         return np.asarray(a)
+
+    def empty(self, shape, dtype):
+        return np.empty(shape, dtype)
 
     def zeros(self, shape):
         return np.zeros(shape, self.dtype)
@@ -151,8 +165,21 @@ class Ops:
         return np.where(keep, dy, self.dtype.type(0))
 
     def dropout_mask(self, shape, rate, rng):
-        """Inverted dropout's factors: 0 with probability `rate`, else 1 / (1 - rate); drawn from `rng`."""
-        return self.asarray((rng.random(shape, np.float32) >= rate) / (1 - rate))
+        """Inverted dropout's factors: 0 with probability `rate`, else 1 / (1 - rate); the same in every backend.
+
+        `rng` gives a seed; element i then has its own random number, the upper half of SplitMix64's output i + 1
+        (Steele, Lea and Flood 2014), so that a device needs nothing from the host.
+        """
+        seed = rng.integers(2**64, dtype=np.uint64)
+        z = seed + np.arange(1, math.prod(shape) + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        z ^= z >> np.uint64(31)
+        keep = (z >> np.uint64(32)) >= np.uint64(rate * 2**32)
+        return (keep * self.dtype.type(1 / (1 - rate))).reshape(shape)
+
+    def multiply(self, a, b):
+        return a * b
 
     # -- dense -------------------------------------------------------------------------------------------------
 
@@ -175,14 +202,20 @@ class Ops:
         e = np.exp(logits - logits.max(-1, keepdims=True))
         return e / e.sum(-1, keepdims=True)
 
-    def softmax_cross_entropy(self, logits, labels):
-        """(mean of -log p[label], its gradient with respect to the logits (N, classes))."""
+    def softmax_cross_entropy(self, logits, labels, loss=None):
+        """(mean of -log p[label], its gradient with respect to the logits (N, classes)).
+
+        The mean is a number, or `loss`, an array of one element: a device need not wait for it to be read.
+        """
         rows = np.arange(len(logits))
         shifted = logits - logits.max(1, keepdims=True)
         logsum = np.log(np.exp(shifted).sum(1))
         dlogits = self.softmax(logits)
         dlogits[rows, labels] -= 1
-        return float((logsum - shifted[rows, labels]).mean()), dlogits / self.dtype.type(len(logits))
+        mean = float((logsum - shifted[rows, labels]).mean())
+        if loss is not None:
+            loss[0] = mean
+        return mean if loss is None else loss, dlogits / self.dtype.type(len(logits))
 
     def adam_step(self, p, g, m, v, lr, beta1, beta2, eps, t):
         """One step of Adam at time t = 1, 2, ..., in place on p, m and v (Kingma and Ba 2014, algorithm 1)."""
