@@ -43,7 +43,7 @@ def parse(argv):
     p.add_argument("--download", action="store_true", help="get the official files where they are missing")
     p.add_argument("--steps", type=_positive, metavar="N", help="training steps (default: the study's)")
     p.add_argument("--recipe", choices=("study",), default="study", help="how to train")
-    p.add_argument("--backend", default="auto", help="auto, reference or cpu")
+    p.add_argument("--backend", default="auto", help="auto, reference, cpu or gpu")
     p.add_argument(
         "--only",
         nargs="+",

@@ -86,7 +86,7 @@ def load_network(path, backend="auto"):
     Parameters
     ----------
     path : str or Path
-    backend : "auto", "reference" or "cpu"
+    backend : "auto", "reference", "cpu" or "gpu"
 
     Raises
     ------

@@ -41,7 +41,7 @@ def build(name, backend="auto", seed=0, dtype="float32", classes=10, dropout=0.0
     Parameters
     ----------
     name : "mnist", "cifar10" or "stl10"
-    backend : "auto", "reference" or "cpu"
+    backend : "auto", "reference", "cpu" or "gpu"
     seed : int
     dtype : "float32" or "float64"
     classes : int

@@ -49,7 +49,7 @@ class Network:
         From `tinycnn.layers`, in order; names must differ.
     input_shape : tuple (H, W, C)
         Of one image.
-    backend : "auto", "reference" or "cpu"
+    backend : "auto", "reference", "cpu" or "gpu"
     seed : int
         Of the initial weights (Glorot-uniform; biases 0): the same for every backend, and up to rounding every dtype.
     dtype : "float32" or "float64"

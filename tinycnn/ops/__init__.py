@@ -5,27 +5,60 @@
 
 import functools
 import importlib
+import importlib.util
 
 from ..errors import InputError, choose
 
 BACKENDS = {
     "reference": "plain NumPy, written to be read; slow",
     "cpu": "Numba kernels and BLAS",
+    "gpu": "CuPy on an NVIDIA GPU",
 }
 
 
 def available():
     """Return the names of the backends that can compute on this machine, the fastest last."""
-    return tuple(BACKENDS)
+    return tuple(name for name in BACKENDS if name != "gpu" or not why_no_gpu())
 
 
-@functools.cache
+def why_no_gpu():
+    """Return why the backend "gpu" cannot compute here and what to do, in one line; "" if it can."""
+    if importlib.util.find_spec("cupy") is None:
+        return "CuPy is not installed: pip install tinycnn[gpu-cuda12] or tinycnn[gpu-cuda13], as the driver allows"
+    try:
+        import cupy
+
+        runtime = cupy.cuda.runtime
+    except ImportError as e:
+        return f"CuPy cannot be imported ({_line(e)}): install the cupy-cuda12x or cupy-cuda13x that fits the driver"
+    try:
+        driver, needed = runtime.driverGetVersion(), runtime.runtimeGetVersion()
+        if 0 < driver < needed // 1000 * 1000:
+            return (
+                f"the driver knows CUDA {_version(driver)}, the installed CuPy needs CUDA {needed // 1000}: update the "
+                f"driver, or install cupy-cuda{driver // 1000}x"
+            )
+        if runtime.getDeviceCount() < 1:
+            return "CuPy is installed, but there is no CUDA device"
+    except runtime.CUDARuntimeError as e:
+        return f"CuPy finds no usable CUDA device ({_line(e)}): check the driver with nvidia-smi"
+    return ""
+
+
+def _version(number):
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
+def _line(error):
+    return " ".join(str(error).split())
+
+
 def get_ops(name="auto", dtype="float32"):
     """Return the primitives of one backend.
 
     Parameters
     ----------
-    name : "auto", "reference" or "cpu"
+    name : "auto", "reference", "cpu" or "gpu"
         "auto" takes the fastest that is available.
     dtype : "float32" or "float64"
 
@@ -39,9 +72,13 @@ def get_ops(name="auto", dtype="float32"):
     InputError
         Unknown backend or dtype, or a backend that cannot run here.
     """
-    if name == "gpu":
-        raise InputError("backend 'gpu' is not part of this version; choose one of: auto, " + ", ".join(BACKENDS))
     choose(name, ("auto", *BACKENDS), "backend")
     choose(str(dtype), ("float32", "float64"), "dtype")
-    name = available()[-1] if name == "auto" else name
+    if name == "gpu" and (reason := why_no_gpu()):
+        raise InputError(f"backend 'gpu': {reason}; or choose one of: {', '.join(available())}")
+    return _make(available()[-1] if name == "auto" else name, str(dtype))
+
+
+@functools.cache
+def _make(name, dtype):
     return importlib.import_module("." + name, __name__).Ops(dtype)
