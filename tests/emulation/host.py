@@ -27,7 +27,7 @@ DTYPES = {
 }  # fmt: skip
 
 
-class KernelFault(Exception):
+class KernelFault(Exception):  # noqa: N818
     """A kernel or its launch did what would be wrong, or undefined, on a device."""
 
 
