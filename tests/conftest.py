@@ -1,23 +1,29 @@
-"""Shared fixtures: every backend that is present, in both precisions."""
+"""Shared fixtures: every backend, in both precisions."""
 
+import hosted
 import pytest
 
-from tinycnn import available, get_ops
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """An emulated device is there for the tests that ask for one, and for no other."""
+    with hosted.visible_device(item.get_closest_marker("gpu") is not None):
+        return (yield)
 
 
-@pytest.fixture(params=available())
+@pytest.fixture(params=hosted.NAMES)
 def backend(request):
-    """The name of each backend present."""
+    """The name of each backend."""
     return request.param
 
 
 @pytest.fixture
 def ops64(backend):
-    """Primitives of each backend, in float64."""
-    return get_ops(backend, "float64")
+    """Primitives of each backend, in float64, on NumPy arrays."""
+    return hosted.get_ops(backend, "float64")
 
 
-@pytest.fixture(params=[(b, d) for b in available() for d in ("float32", "float64")], ids="-".join)
+@pytest.fixture(params=hosted.BACKENDS, ids="-".join)
 def ops(request):
-    """Primitives of each backend, in each precision."""
-    return get_ops(*request.param)
+    """Primitives of each backend, in each precision, on NumPy arrays."""
+    return hosted.get_ops(*request.param)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from tinycnn import InputError, Network, available, layers, models
+from tinycnn import InputError, Network, layers, models
 from viz.maximize import MAHENDRAN, NOISE, PRELIMINARY, YOSINSKI_SETS, deprocess, maximize
 from viz.regularizers import (
     L2,
@@ -20,11 +20,6 @@ from viz.regularizers import (
 )
 
 EXACT = 1e-10  # two float64 computations of the same formula, some steps long
-
-
-@pytest.fixture(params=available())
-def backend(request):
-    return request.param
 
 
 @pytest.fixture

@@ -19,11 +19,6 @@ TOLERANCE = {"float32": 1e-5, "float64": 1e-10}
 LAYERS = ("conv1", "relu1", "pool1", "conv2", "relu2", "pool2", "fc1", "relu3")
 
 
-@pytest.fixture(params=available())
-def backend(request):
-    return request.param
-
-
 def make_images(shape, N):
     """Multiples of 1 / 8; the first half black, the second all black."""
     x = np.random.default_rng(1).integers(0, 9, (N, *shape)) / 8
@@ -35,7 +30,7 @@ def make_images(shape, N):
 @functools.cache
 def weights(name, trained):
     """Parameters, {layer: {name: array}}: multiples of 1 / 128 in the convolutions."""
-    net = models.build(name, seed=3, dtype="float32")
+    net = models.build(name, backend="cpu", seed=3, dtype="float32")
     rng = np.random.default_rng(2)
     for p in net.params.values():
         p["b"][...] = rng.normal(0, 0.2, p["b"].shape)
@@ -85,7 +80,7 @@ def captums(name, dtype, trained):
     """The images, the seed at each layer, and what Captum makes of them: (x, seeds, pictures)."""
     torch_copy = pytest.importorskip("torch_copy", reason="PyTorch is not installed")
     attr = pytest.importorskip("captum.attr", reason="Captum is not installed")
-    net = build(name, available()[-1], dtype, trained)
+    net = build(name, "cpu", dtype, trained)
     module = torch_copy.copy_network(net)
     x = make_images(net.input_shape, CASES[name, dtype, trained]).astype(dtype)
     t = torch_copy.to_torch(x).requires_grad_()

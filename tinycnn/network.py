@@ -241,8 +241,9 @@ class Network:
         if at not in trace.outputs:
             trace[at]  # raises, naming the layers that there are
         shape = tuple(trace.outputs[at].shape)
-        if tuple(np.shape(seed)) != shape:
-            raise InputError(f"the signal at {at!r} must have that layer's shape {shape}, got {np.shape(seed)}")
+        given = tuple(seed.shape if hasattr(seed, "shape") else np.shape(seed))
+        if given != shape:
+            raise InputError(f"the signal at {at!r} must have that layer's shape {shape}, got {given}")
 
     # -- geometry ----------------------------------------------------------------------------------------------
 

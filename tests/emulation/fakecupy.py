@@ -17,7 +17,7 @@ import weakref
 import numpy as np
 
 from . import host
-from .host import KernelFault
+from .host import KernelError
 
 GUARD, MARK = 512, 0xA5  # bytes of red zone before and after an allocation, and what they hold
 POISON = 0xFF  # NaN in floats, -1 in integers: what a fresh allocation holds
@@ -57,7 +57,7 @@ class Emulator:
         """Raise if a red zone of an allocation that has been freed since was overwritten."""
         damage, self.damage[:] = list(self.damage), []
         if damage:
-            raise KernelFault(damage[0])
+            raise KernelError(damage[0])
 
 
 emulator = Emulator()
@@ -97,10 +97,10 @@ class Buffer:
         return ASAN is not None or all((zone == MARK).all() for zone in self.zones)
 
     def __del__(self):
-        if hasattr(self, "written"):
+        if emulator and hasattr(self, "written"):  # neither at the end of the interpreter nor after OutOfMemoryError
             if not self.intact():
                 emulator.damage.append(
-                    f"bytes beyond an allocation of {self.nbytes} bytes, now freed, were overwritten"
+                    f"memory beyond an allocation of {self.nbytes} bytes, now freed, was overwritten"
                 )
             self._shield("unpoison")
 
@@ -142,7 +142,7 @@ class ndarray:  # noqa: N801
         """The NumPy array, for reading all of it."""
         emulator.report_damage()
         if self._buffer.written is not None and not self._written().all():
-            raise KernelFault(f"an array {self.shape} of {self.dtype} is used, of which not all was ever written")
+            raise KernelError(f"an array {self.shape} of {self.dtype} is used, of which not all was ever written")
         return self._array
 
     def _write(self, values):
@@ -163,7 +163,7 @@ class ndarray:  # noqa: N801
         try:
             array.shape = shape[0] if len(shape) == 1 else shape
         except AttributeError as error:
-            raise KernelFault(f"reshape of {self.shape} to {shape} needs a copy on the device") from error
+            raise KernelError(f"reshape of {self.shape} to {shape} needs a copy on the device") from error
         return self._view(array)
 
     def view(self, dtype):
@@ -183,9 +183,9 @@ class ndarray:  # noqa: N801
         target = self[index]
         if isinstance(value, ndarray):
             if value.dtype != self.dtype:
-                raise KernelFault(f"{value.dtype} is assigned to an array of {self.dtype}")
+                raise KernelError(f"{value.dtype} is assigned to an array of {self.dtype}")
             if np.shares_memory(target._array, value._array):
-                raise KernelFault("an array is assigned to one that overlaps it")
+                raise KernelError("an array is assigned to one that overlaps it")
             value = value._read()
         else:
             value = _scalar(value)
@@ -225,7 +225,7 @@ def zeros(shape, dtype=float, order="C"):
 def asarray(a, dtype=None):
     if isinstance(a, ndarray):
         if dtype not in (None, a.dtype):
-            raise KernelFault(f"asarray of a device array of {a.dtype} as {dtype} launches a conversion")
+            raise KernelError(f"asarray of a device array of {a.dtype} as {dtype} launches a conversion")
         return a
     a = np.asarray(a, dtype)
     fortran = a.flags.f_contiguous and not a.flags.c_contiguous  # cupy keeps this layout
@@ -234,6 +234,15 @@ def asarray(a, dtype=None):
     emulator.counts["h2d"] += 1
     emulator.counts["h2d_bytes"] += a.nbytes
     return out
+
+
+def ascontiguousarray(a, dtype=None):
+    """A copy where the layout or the type differs, as a kernel of cupy's makes it."""
+    if not (_plain(a).flags.c_contiguous and dtype in (None, a.dtype)):
+        out = empty(a.shape, dtype or a.dtype)
+        out._write(a._read())
+        return out
+    return a
 
 
 class Cublas(types.ModuleType):
@@ -256,7 +265,7 @@ class Cublas(types.ModuleType):
         b = _matrices(dtype, b, *((k, n) if not tb else (n, k)), ldb, sb, batch)
         c = _matrices(dtype, c, m, n, ldc, sc, batch)
         if any(np.shares_memory(c._array, x._array) for x in (a, b)):
-            raise KernelFault("a matrix product writes to an operand")
+            raise KernelError("a matrix product writes to an operand")
         op_a, op_b = (x._read().swapaxes(1, 2) if t else x._read() for x, t in ((a, ta), (b, tb)))
         product = alpha * (op_a @ op_b)
         c._write(product + beta * c._read() if beta else product)
@@ -276,7 +285,7 @@ def _matrices(dtype, address, rows, columns, ld, stride, batch):
         if 0 <= offset and offset + size <= buffer.nbytes:
             strides = tuple(dtype.itemsize * v for v in (stride, 1, ld))
             return ndarray(np.ndarray((batch, rows, columns), dtype, buffer.bytes, offset, strides), buffer)
-    raise KernelFault(f"a matrix product reaches beyond an allocation: {batch} of {rows} x {columns}, {ld} apart")
+    raise KernelError(f"a matrix product reaches beyond an allocation: {batch} of {rows} x {columns}, {ld} apart")
 
 
 class RawModule:
@@ -301,18 +310,18 @@ class CUDADriverError(RuntimeError):
 def _launch(module, name, grid, block, args):
     parameters = module.signatures[name]
     if not all(isinstance(v, tuple) and 1 <= len(v) <= 2 for v in (grid, block)):
-        raise KernelFault(f"{name}: grid {grid} and block {block} must be tuples of one or two sizes")
+        raise KernelError(f"{name}: grid {grid} and block {block} must be tuples of one or two sizes")
     grid, block = (*grid, 1)[:2], (*block, 1)[:2]
     if min(*grid, *block) < 1 or grid[0] >= 2**31 or grid[1] > 65535 or math.prod(block) > 1024:
         raise CUDADriverError(f"CUDA_ERROR_INVALID_VALUE: {name}: grid {grid}, block {block}")
     if len(args) != len(parameters):
-        raise KernelFault(f"{name} takes {len(parameters)} arguments, got {len(args)}")
+        raise KernelError(f"{name} takes {len(parameters)} arguments, got {len(args)}")
     values = [_argument(f"{name}: argument {i} ({p.name})", p, a) for i, (p, a) in enumerate(zip(parameters, args))]
     arrays = [(p, a) for p, a in zip(parameters, args) if p.pointer]
     for i, (p, a) in enumerate(arrays):
         for q, b in arrays[:i]:
             if (p.restrict or q.restrict) and not (p.const and q.const) and np.shares_memory(a._array, b._array):
-                raise KernelFault(f"{name}: {q.name} and {p.name} overlap, but are __restrict__")
+                raise KernelError(f"{name}: {q.name} and {p.name} overlap, but are __restrict__")
     launches = emulator.counts["launches"] = emulator.counts["launches"] + 1
     emulator.counts[name] += 1
     ranges = []
@@ -322,7 +331,7 @@ def _launch(module, name, grid, block, args):
     module.launch(name, grid, block, values, order, ranges)
     for p, a in arrays:
         if not a._buffer.intact():
-            raise KernelFault(f"{name} wrote beyond the allocation of {p.name}")
+            raise KernelError(f"{name} wrote beyond the allocation of {p.name}")
     emulator.report_damage()
 
 
@@ -330,14 +339,14 @@ def _argument(what, p, a):
     """One argument as ctypes passes it, if it is of exactly the parameter's type."""
     if p.pointer:
         if _plain(a).dtype != p.dtype:
-            raise KernelFault(f"{what}: an array of {a.dtype} for {p.type}*")
+            raise KernelError(f"{what}: an array of {a.dtype} for {p.type}*")
         if not a.flags.c_contiguous:
-            raise KernelFault(f"{what}: an array {a.shape} that is not C-contiguous")
+            raise KernelError(f"{what}: an array {a.shape} that is not C-contiguous")
         return ctypes.c_void_p(a._array.ctypes.data)
     if type(a) in (int, float):  # cupy passes 8 bytes for either
         a = np.dtype(type(a)).type(a)
     if getattr(a, "dtype", None) != p.dtype or np.ndim(a):
-        raise KernelFault(f"{what}: a scalar of {getattr(a, 'dtype', type(a))} for {p.type}; pass np.{p.dtype}")
+        raise KernelError(f"{what}: a scalar of {getattr(a, 'dtype', type(a))} for {p.type}; pass np.{p.dtype}")
     return (ctypes.c_char * p.dtype.itemsize).from_buffer_copy(a.tobytes())
 
 

@@ -27,7 +27,7 @@ DTYPES = {
 }  # fmt: skip
 
 
-class KernelFault(Exception):  # noqa: N818
+class KernelError(Exception):
     """A kernel or its launch did what would be wrong, or undefined, on a device."""
 
 
@@ -85,7 +85,7 @@ def build(text, flags):
             command = [COMPILER, *flags, "-I", str(HERE), "-x", "c++", "-", "-o", str(unfinished)]
             run = subprocess.run(command, input=text, text=True, capture_output=True)
             if run.returncode:
-                raise KernelFault(f"g++ refuses the kernels:\n{run.stderr}")
+                raise KernelError(f"g++ refuses the kernels:\n{run.stderr}")
             unfinished.replace(library)  # atomic: another process may build the same
     return library
 
@@ -145,7 +145,7 @@ class Module:
         pointers = (ctypes.c_void_p * len(arguments))(*(ctypes.addressof(a) for a in arguments))
         fault = function(size3(*grid), size3(*block), order, pointers)
         if fault:
-            raise KernelFault(f"{name}: {fault.decode()}")
+            raise KernelError(f"{name}: {fault.decode()}")
 
 
 def launcher(name, call, barriers):
