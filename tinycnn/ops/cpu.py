@@ -44,39 +44,50 @@ class Ops(reference.Ops):
         OH, OW, top, left = windows(x.shape[1:], window, stride, padding)
         y = np.empty((len(x), OH, OW, x.shape[3]), x.dtype)
         switches = np.empty(y.shape, np.uint8)
-        run(kernels.maxpool2d, x, y, switches, *window, *stride, top, left)
+        run(kernels.maxpool2d, x, y, switches, *window, *stride, top, left, blas=False)
         return y, switches
 
     def unpool2d(self, dy, switches, shape, window, stride, padding="SAME", how="switches"):
         _, _, top, left = windows(shape[1:], window, stride, padding)
         dx = np.empty(shape, dy.dtype)
         if how == "repeat":
-            run(kernels.unpool2d_repeat, dy, dx, *stride, top, left)
+            run(kernels.unpool2d_repeat, dy, dx, *stride, top, left, blas=False)
         elif how == "center":
-            run(kernels.unpool2d_center, dy, dx, *window, *stride, top, left)
+            run(kernels.unpool2d_center, dy, dx, *window, *stride, top, left, blas=False)
         else:
-            run(kernels.unpool2d, dy, switches, dx, *window, *stride, top, left)
+            run(kernels.unpool2d, dy, switches, dx, *window, *stride, top, left, blas=False)
         return dx
 
     def relu(self, x):
         y = np.empty_like(x)
-        run(kernels.relu, x.reshape(-1), y.reshape(-1), size=x.size)
+        run(kernels.relu, x.reshape(-1), y.reshape(-1), size=x.size, blas=False)
         return y
 
     def relu_backward(self, dy, y, mask=True, rectify=False):
         dx = np.empty_like(dy)
-        run(kernels.relu_backward, dy.reshape(-1), y.reshape(-1), dx.reshape(-1), mask, rectify, size=dy.size)
+        run(
+            kernels.relu_backward,
+            dy.reshape(-1),
+            y.reshape(-1),
+            dx.reshape(-1),
+            mask,
+            rectify,
+            size=dy.size,
+            blas=False,
+        )
         return dx
 
     def dense(self, x, w, b):
         partial = np.empty((PARTS // 2, len(x), w.shape[1]), x.dtype)
-        kernel = kernels.dense if len(x) > FEW else kernels.dense_few
-        run(kernel, x, w, partial, parts=len(partial), size=w.size)
+        many = len(x) > FEW
+        run(kernels.dense if many else kernels.dense_few, x, w, partial, parts=len(partial), size=w.size, blas=many)
         return partial.sum(0) + b
 
     def dense_backward_data(self, dy, w, out=None):
         dx = np.empty((len(dy), len(w)), dy.dtype) if out is None else out
-        run(kernels.dense_backward_data if len(dy) > FEW else kernels.dense_backward_data_few, dy, w, dx, size=w.size)
+        many = len(dy) > FEW
+        kernel = kernels.dense_backward_data if many else kernels.dense_backward_data_few
+        run(kernel, dy, w, dx, size=w.size, blas=many)
         return dx
 
     def dense_backward_weights(self, x, dy, out=None):
@@ -87,11 +98,11 @@ class Ops(reference.Ops):
     def adam_step(self, p, g, m, v, lr, beta1, beta2, eps, t):
         constants = (lr / (1 - beta1**t), 1 - beta1, 1 - beta2, 1 / (1 - beta2**t), eps)
         arrays = (a.reshape(-1) for a in (p, g, m, v))
-        run(kernels.adam_step, *arrays, *map(self.dtype.type, constants), size=p.size)
+        run(kernels.adam_step, *arrays, *map(self.dtype.type, constants), size=p.size, blas=False)
 
     def sgd_step(self, p, g, v, lr, momentum):
         arrays = (a.reshape(-1) for a in (p, g, v))
-        run(kernels.sgd_step, *arrays, *map(self.dtype.type, (lr, momentum)), size=p.size)
+        run(kernels.sgd_step, *arrays, *map(self.dtype.type, (lr, momentum)), size=p.size, blas=False)
 
     def conv_relu_pool(self, x, w, b, stride, padding, window, pool_stride, pool_padding, work, exact=False):
         fast = thin if thin.applies(w, stride, padding) else winograd if winograd.applies(w, stride, padding) else None
@@ -137,4 +148,4 @@ class Ops(reference.Ops):
         return dx
 
     def largest(self, dx, out):
-        run(kernels.largest, dx, out, size=dx.size)
+        run(kernels.largest, dx, out, size=dx.size, blas=False)

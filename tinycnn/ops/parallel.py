@@ -20,6 +20,7 @@ PARTS = 8  # pieces of a batch; sums over images are added up piece by piece
 SMALL = 1 << 18
 
 _lock = threading.RLock()
+_limited = []  # not empty while the BLAS is held to one thread; for whoever has the lock
 
 
 def threads():
@@ -39,15 +40,24 @@ def _blas():
 
 @contextlib.contextmanager
 def single_threaded_blas():
-    """Context in which every BLAS of this process keeps to the thread that calls it."""
-    with _lock, _blas().limit(limits=1):
-        yield
+    """Context in which every BLAS of this process keeps to the thread that calls it; free inside another."""
+    with _lock:
+        if _limited:
+            yield
+            return
+        _limited.append(True)
+        try:
+            with _blas().limit(limits=1):
+                yield
+        finally:
+            _limited.pop()
 
 
-def run(kernel, *args, scratch=(), parts=PARTS, size=SMALL):
+def run(kernel, *args, scratch=(), parts=PARTS, size=SMALL, blas=True):
     """Call ``kernel(part, parts, *own, *args)`` for every part; own: ``a[t]`` of each scratch array a, for thread t.
 
-    Work on fewer than SMALL elements (`size`) stays with the calling thread: waking another would take longer.
+    Work on fewer than SMALL elements (`size`) stays with the calling thread: waking another would take longer. A
+    kernel that multiplies no matrices says so (`blas`): to hold the BLAS back takes some 30 microseconds.
     """
     count = min(threads(), parts) if size >= SMALL else 1
     remaining = itertools.count()  # next() is atomic
@@ -57,7 +67,7 @@ def run(kernel, *args, scratch=(), parts=PARTS, size=SMALL):
         while (part := next(remaining)) < parts:
             kernel(part, parts, *own, *args)
 
-    with single_threaded_blas():
+    with single_threaded_blas() if blas else contextlib.nullcontext():
         futures = [_helpers(count - 1).submit(work, t) for t in range(1, count)]
         try:
             work(0)

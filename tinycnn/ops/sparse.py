@@ -102,7 +102,8 @@ def backward_data(w, y, switches, dy, dx, pool, mask, rectify, work):
         work("sums", (threads(), group, filters.shape[1]), dy.dtype),
         work("totals", (threads(), K), dy.dtype),
     )
-    run(_backward_data, filters, y, switches, dy, dx, mask, rectify, kh, kw, length, *pool, scratch=scratch)
+    args = (filters, y, switches, dy, dx, mask, rectify, kh, kw, length, *pool)
+    run(_backward_data, *args, scratch=scratch, blas=False)
 
 
 def _aligned(rows, columns, dtype):

@@ -271,6 +271,8 @@ def _settle(conv, g, x, n, filters, slack, b, y, switches, kh, kw, sh, sw, top, 
     flat, largest = conv[g].reshape(-1), zero
     for i in range(len(flat)):
         largest = max(largest, abs(flat[i]))
+    if largest == 0:  # of zeros
+        return
     slack *= largest
     best, near, partial = np.empty(K, x.dtype), np.empty(K, x.dtype), np.empty(x.shape[3], x.dtype)
     twin = np.empty(kh * kw, np.int64)
