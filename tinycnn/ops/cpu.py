@@ -65,16 +65,8 @@ class Ops(reference.Ops):
 
     def relu_backward(self, dy, y, mask=True, rectify=False):
         dx = np.empty_like(dy)
-        run(
-            kernels.relu_backward,
-            dy.reshape(-1),
-            y.reshape(-1),
-            dx.reshape(-1),
-            mask,
-            rectify,
-            size=dy.size,
-            blas=False,
-        )
+        arrays = (a.reshape(-1) for a in (dy, y, dx))
+        run(kernels.relu_backward, *arrays, mask, rectify, size=dy.size, blas=False)
         return dx
 
     def dense(self, x, w, b):

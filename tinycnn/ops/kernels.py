@@ -354,32 +354,36 @@ def dense_backward_data(part, parts, dy, w, dx):
 
 @njit(nogil=True, cache=True, fastmath={"contract"})
 def dense_few(part, parts, x, w, partial):
-    """`dense` for few rows of x: each weight is read once and packed nowhere, unlike in a matrix product of BLAS."""
+    """`dense` for few rows of x: each weight is read once, and not packed as BLAS would; four rows of w at a time."""
     first, last = share(len(w), part, parts)
     partial[part] = 0
-    for i in range(first, last - 3, 4):
-        w0, w1, w2, w3 = w[i], w[i + 1], w[i + 2], w[i + 3]
+    zero = x.dtype.type(0)
+    for i in range(first, last, 4):
+        i1, i2, i3 = min(i + 1, last - 1), min(i + 2, last - 1), min(i + 3, last - 1)
+        w0, w1, w2, w3 = w[i], w[i1], w[i2], w[i3]
         for n in range(len(x)):
-            y, x0, x1, x2, x3 = partial[part, n], x[n, i], x[n, i + 1], x[n, i + 2], x[n, i + 3]
+            y, x0 = partial[part, n], x[n, i]
+            x1, x2, x3 = x[n, i1] if i1 > i else zero, x[n, i2] if i2 > i1 else zero, x[n, i3] if i3 > i2 else zero
             for u in range(len(y)):
                 y[u] += x0 * w0[u] + x1 * w1[u] + x2 * w2[u] + x3 * w3[u]
-    for i in range(last - (last - first) % 4, last):
-        for n in range(len(x)):
-            for u in range(w.shape[1]):
-                partial[part, n, u] += x[n, i] * w[i, u]
 
 
 @njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
 def dense_backward_data_few(part, parts, dy, w, dx):
-    """`dense_backward_data` for few rows of dy."""
+    """`dense_backward_data` for few rows of dy, in the same way."""
     first, last = share(len(w), part, parts)
-    for i in range(first, last):
-        row = w[i]
+    for i in range(first, last, 4):
+        i1, i2, i3 = min(i + 1, last - 1), min(i + 2, last - 1), min(i + 3, last - 1)
+        w0, w1, w2, w3 = w[i], w[i1], w[i2], w[i3]
         for n in range(len(dy)):
-            d, total = dy[n], dx.dtype.type(0)
-            for u in range(len(row)):
-                total += d[u] * row[u]
-            dx[n, i] = total
+            d = dy[n]
+            x0 = x1 = x2 = x3 = dx.dtype.type(0)
+            for u in range(len(d)):
+                x0 += d[u] * w0[u]
+                x1 += d[u] * w1[u]
+                x2 += d[u] * w2[u]
+                x3 += d[u] * w3[u]
+            dx[n, i], dx[n, i1], dx[n, i2], dx[n, i3] = x0, x1, x2, x3
 
 
 @njit(nogil=True, cache=True)
