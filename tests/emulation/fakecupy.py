@@ -8,6 +8,7 @@ that is not here is one that the backend has no need of: AttributeError.
 
 import collections
 import ctypes
+import functools
 import math
 import sys
 import types
@@ -126,7 +127,7 @@ class ndarray:  # noqa: N801
     ndim = property(lambda self: self._array.ndim)
     nbytes = property(lambda self: self._array.nbytes)
     flags = property(lambda self: self._array.flags)
-    T = property(lambda self: self._view(self._array.T))
+    data = property(lambda self: types.SimpleNamespace(ptr=self._array.ctypes.data))
 
     def _view(self, array):
         return ndarray(array, self._buffer)
@@ -244,19 +245,47 @@ def ascontiguousarray(a, dtype=None):
     return a
 
 
-def matmul(a, b, out):
-    """2-D operands may be transposed views (cuBLAS takes them as they are), 3-D ones are contiguous."""
-    for x in (a, b, out):
-        fit = _plain(x).flags.c_contiguous or (x is not out and x.ndim == 2 and x.flags.f_contiguous)
-        if not fit or x.ndim not in (2, 3) or x.dtype != out.dtype or x.dtype.kind != "f":
-            raise KernelError(f"matmul would copy or convert an operand {x.shape} of {x.dtype}")
-    if any(np.shares_memory(out._array, x._array) for x in (a, b)):
-        raise KernelError("matmul writes to an operand")
-    if out.shape != (result := np.matmul(a._read(), b._read())).shape:
-        raise ValueError(f"out has shape {out.shape}, the product {result.shape}")
-    out._write(result)
-    emulator.counts["matmul"] += 1
-    return out
+class Cublas(types.ModuleType):
+    """cuBLAS products on addresses: column-major, out = op(a) op(b) + beta out, maybe a batch of them."""
+
+    def __init__(self, name):
+        super().__init__(name)
+        for letter, dtype in (("s", np.float32), ("d", np.float64)):
+            setattr(self, letter + "gemm", functools.partial(self._gemm, np.dtype(dtype)))
+            setattr(self, letter + "gemmStridedBatched", functools.partial(self._batched, np.dtype(dtype)))
+
+    def _gemm(self, dtype, handle, ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc):
+        self._batched(dtype, handle, ta, tb, m, n, k, alpha, a, lda, 0, b, ldb, 0, beta, c, ldc, 0, 1)
+
+    def _batched(self, dtype, handle, ta, tb, m, n, k, alpha, a, lda, sa, b, ldb, sb, beta, c, ldc, sc, batch):
+        alpha, beta = (dtype.type(np.ctypeslib.as_array(ctypes.cast(p, _C[dtype]), (1,))[0]) for p in (alpha, beta))
+        if ta not in (0, 1) or tb not in (0, 1) or min(m, n, k, batch) < 1:
+            raise CUDADriverError(f"CUBLAS_STATUS_INVALID_VALUE: transposed {ta}, {tb}; sizes {m}, {n}, {k}, {batch}")
+        a = _matrices(dtype, a, *((m, k) if not ta else (k, m)), lda, sa, batch)
+        b = _matrices(dtype, b, *((k, n) if not tb else (n, k)), ldb, sb, batch)
+        c = _matrices(dtype, c, m, n, ldc, sc, batch)
+        if any(np.shares_memory(c._array, x._array) for x in (a, b)):
+            raise KernelError("a matrix product writes to an operand")
+        op_a, op_b = (x._read().swapaxes(1, 2) if t else x._read() for x, t in ((a, ta), (b, tb)))
+        product = alpha * (op_a @ op_b)
+        c._write(product + beta * c._read() if beta else product)
+        emulator.counts["gemm"] += 1
+
+
+_C = {np.dtype(np.float32): ctypes.POINTER(ctypes.c_float), np.dtype(np.float64): ctypes.POINTER(ctypes.c_double)}
+
+
+def _matrices(dtype, address, rows, columns, ld, stride, batch):
+    """`batch` column-major matrices at an address, which must lie inside one allocation."""
+    if ld < rows:
+        raise CUDADriverError(f"CUBLAS_STATUS_INVALID_VALUE: leading dimension {ld} < {rows} rows")
+    size = ((batch - 1) * stride + (columns - 1) * ld + rows) * dtype.itemsize
+    for buffer in emulator.buffers:
+        offset = address - buffer.bytes.ctypes.data
+        if 0 <= offset and offset + size <= buffer.nbytes:
+            strides = tuple(dtype.itemsize * v for v in (stride, 1, ld))
+            return ndarray(np.ndarray((batch, rows, columns), dtype, buffer.bytes, offset, strides), buffer)
+    raise KernelError(f"a matrix product reaches beyond an allocation: {batch} of {rows} x {columns}, {ld} apart")
 
 
 class RawModule:
@@ -361,7 +390,9 @@ runtime.getDeviceProperties = lambda device: {
     "name": b"emulated", "multiProcessorCount": 4, "totalGlobalMem": emulator.limit, "major": 8, "minor": 0,
 }  # fmt: skip
 cuda = types.ModuleType("cupy.cuda")
-cuda.runtime, cuda.Device = runtime, Device
+cuda.runtime, cuda.Device, cuda.cublas = runtime, Device, Cublas("cupy.cuda.cublas")
+cuda.device = types.ModuleType("cupy.cuda.device")
+cuda.device.get_cublas_handle = lambda: 1
 cuda.memory = types.ModuleType("cupy.cuda.memory")
 cuda.memory.OutOfMemoryError = OutOfMemoryError
 
@@ -369,5 +400,5 @@ cuda.memory.OutOfMemoryError = OutOfMemoryError
 def install():
     """Be `cupy` in this process."""
     sys.modules["cupy"] = sys.modules[__name__]
-    for module in (cuda, runtime, cuda.memory):
+    for module in (cuda, runtime, cuda.memory, cuda.cublas, cuda.device):
         sys.modules[module.__name__] = module

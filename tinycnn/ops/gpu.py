@@ -8,10 +8,12 @@ the host) moves data between the two.
 Products are in full float32. The environment variable CUPY_TF32=1 lets cuBLAS round their factors to TF32's 10 bits.
 """
 
+import math
 from pathlib import Path
 
 import cupy as cp
 import numpy as np
+from cupy.cuda import cublas
 
 from . import reference
 from .geometry import windows
@@ -33,6 +35,7 @@ class Ops(reference.Ops):
         source = Path(__file__).with_name("kernels.cu").read_text()
         self._module = cp.RawModule(code=source, options=("-std=c++17", f"-Dreal={real}"))
         self._kernels, self._buffers = {}, {}
+        self._scalars = np.array(0, self.dtype), np.array(1, self.dtype)
         free = cp.cuda.Device().mem_info[0]
         self._chunk = min(CHUNK, 1 << (free // 8).bit_length() - 1)  # a power of two: the same in nearly every run
 
@@ -90,7 +93,7 @@ class Ops(reference.Ops):
         return a.get() if isinstance(a, cp.ndarray) else np.asarray(a)
 
     def empty(self, shape, dtype):
-        nbytes = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+        nbytes = _size(shape) * np.dtype(dtype).itemsize
         return self._within_memory(cp.empty, nbytes, shape, dtype)
 
     def zeros(self, shape):
@@ -111,78 +114,124 @@ class Ops(reference.Ops):
 
     def _buffer(self, key, shape):
         """Scratch that is kept from call to call; its contents last until `key` is asked for again."""
-        size = int(np.prod(shape, dtype=np.int64))
+        size = _size(shape)
         if key not in self._buffers or self._buffers[key].size < size:
             self._buffers.pop(key, None)
             self._buffers[key] = self.empty(size, self.dtype)
         return self._buffers[key][:size].reshape(shape)
 
+    # -- matrix products ---------------------------------------------------------------------------------------
+
+    def _gemm(self, a, b, out, ta=False, tb=False, beta=0):
+        """out (M, N) = op(a) op(b) + beta out, op transposing what `ta` and `tb` say; or a batch of them (B, M, N).
+
+        cuBLAS is called directly: cupy.matmul would copy the transposed operands of a batch, cannot add to its output,
+        and takes longer to call. A row-major array is its transpose in column-major order, so out' = op(b)' op(a)' is
+        asked for.
+        """
+        (M, N), K = out.shape[-2:], a.shape[-2 if ta else -1]
+        operands = (b.data.ptr, b.shape[-1]), (a.data.ptr, a.shape[-1]), (out.data.ptr, N)
+        if out.ndim == 3:
+            operands = [(*o, math.prod(array.shape[1:])) for o, array in zip(operands, (b, a, out))]
+        (b, a, c), name = operands, ("sgemm" if self.dtype == np.float32 else "dgemm")
+        gemm = getattr(cublas, name + "StridedBatched" * (out.ndim == 3))
+        batch = (len(out),) if out.ndim == 3 else ()
+        handle = cp.cuda.device.get_cublas_handle()
+        alpha, beta = self._scalars[1], self._scalars[beta]
+        gemm(handle, int(tb), int(ta), N, M, K, alpha.ctypes.data, *b, *a, beta.ctypes.data, *c, *batch)
+
     # -- convolution -------------------------------------------------------------------------------------------
 
-    def _chunks(self, shape, kernel, out):
-        """(first, last, cols) for chunks of the images of `shape`; cols (pixels of the chunk, kh*kw*C) is scratch."""
-        pixels, length = out[0] * out[1], kernel[0] * kernel[1] * shape[3]
-        images = max(1, self._chunk // (pixels * length * self.dtype.itemsize))
-        for first in range(0, shape[0], images):
-            last = min(first + images, shape[0])
-            yield first, last, self._buffer("cols", ((last - first) * pixels, length))
+    def _chunks(self, N, floats_per_image):
+        """Slices of N images whose scratch stays within bounds."""
+        images = max(1, self._chunk // (floats_per_image * self.dtype.itemsize))
+        for first in range(0, N, images):
+            yield slice(first, min(first + images, N))
 
     def _im2col(self, x, cols, kernel, stride, padding):
         OH, OW, top, left = windows(x.shape[1:], kernel, stride, padding)
         length = cols.shape[1]
-        block = (min(BLOCK, -(-length // 32) * 32), max(1, BLOCK // (-(-length // 32) * 32)))
-        grid = (-(-length // block[0]), min(len(x) * OH, 65535))
-        self._launch("im2col", grid, block, x, cols, *x.shape, OH, OW, *kernel, *stride, top, left)
+        threads = min(BLOCK, -(-length // 32) * 32)
+        grid = (-(-length // threads), min(len(x) * OH, 65535))
+        self._launch(
+            "im2col", grid, (threads, BLOCK // threads), x, cols, *x.shape, OH, OW, *kernel, *stride, top, left
+        )
+
+    def _forward(self, x, w, y, stride, padding):
+        """y (N, OH, OW, K) = x convolved with w, without bias."""
+        kh, kw, C, K = w.shape
+        _, OH, OW, _ = y.shape
+        for some in self._chunks(len(x), OH * OW * kh * kw * C):
+            out = y[some].reshape(-1, K)
+            cols = self._buffer("cols", (len(out), kh * kw * C))
+            self._im2col(x[some], cols, (kh, kw), stride, padding)
+            self._gemm(cols, w.reshape(-1, K), out)
+
+    def _backward_data(self, dy, w, dx, stride, padding):
+        kh, kw, C, K = w.shape
+        _, H, W, _ = dx.shape
+        OH, OW, top, left = windows((H, W), (kh, kw), stride, padding)
+        for some in self._chunks(len(dx), OH * OW * kh * kw * C):
+            signal, out = dy[some].reshape(-1, K), dx[some]
+            cols = self._buffer("cols", (len(signal), kh * kw * C))
+            self._gemm(signal, w.reshape(-1, K), cols, tb=True)
+            self._rows("col2im", len(out) * H, W * C, cols, out, *out.shape, OH, OW, kh, kw, *stride, top, left)
+
+    def _backward_weights(self, x, dy, dw, stride, padding):
+        kh, kw, C, K = dw.shape
+        for some in self._chunks(len(x), math.prod(dy.shape[1:3]) * kh * kw * C):
+            signal = dy[some].reshape(-1, K)
+            cols = self._buffer("cols", (len(signal), kh * kw * C))
+            self._im2col(x[some], cols, (kh, kw), stride, padding)
+            self._gemm(cols, signal, dw.reshape(-1, K), ta=True, beta=int(some.start > 0))
 
     def conv2d(self, x, w, b, stride=(1, 1), padding="SAME"):
-        kh, kw, _, K = w.shape
-        OH, OW, _, _ = windows(x.shape[1:], (kh, kw), stride, padding)
-        y = self.empty((len(x), OH, OW, K), self.dtype)
-        for first, last, cols in self._chunks(x.shape, (kh, kw), (OH, OW)):
-            self._im2col(x[first:last], cols, (kh, kw), stride, padding)
-            cp.matmul(cols, w.reshape(-1, K), out=y[first:last].reshape(-1, K))
-        self._each("add_bias", y.size, y, b, K)
+        OH, OW, _, _ = windows(x.shape[1:], w.shape[:2], stride, padding)
+        y = self.empty((len(x), OH, OW, w.shape[3]), self.dtype)
+        self._forward(x, w, y, stride, padding)
+        self._each("add_bias", y.size, y, b, len(b))
         return y
 
     def conv2d_backward_data(self, dy, w, shape, stride=(1, 1), padding="SAME"):
         dx = self.empty(shape, self.dtype)
-        for first, last, cols in self._chunks(shape, w.shape, dy.shape[1:]):
-            self._backward_data(dy[first:last], w, dx[first:last], cols, stride, padding)
+        self._backward_data(dy, w, dx, stride, padding)
         return dx
 
-    def _backward_data(self, dy, w, dx, cols, stride, padding):
-        kh, kw, C, K = w.shape
-        _, H, W, _ = dx.shape
-        OH, OW, top, left = windows((H, W), (kh, kw), stride, padding)
-        cp.matmul(dy.reshape(-1, K), w.reshape(-1, K).T, out=cols)
-        self._rows("col2im", len(dx) * H, W * C, cols, dx, *dx.shape, OH, OW, kh, kw, *stride, top, left)
-
     def conv2d_backward_weights(self, x, dy, shape, stride=(1, 1), padding="SAME"):
-        dw = None
-        for first, last, cols in self._chunks(x.shape, shape, dy.shape[1:]):
-            dw = self._backward_weights(x[first:last], dy[first:last], cols, shape, stride, padding, dw)
-        return dw.reshape(shape), self._column_sums(dy)
+        dw = self.empty(shape, self.dtype)
+        self._backward_weights(x, dy, dw, stride, padding)
+        return dw, self._column_sums(dy)
 
-    def _backward_weights(self, x, dy, cols, shape, stride, padding, total):
-        """dw (kh*kw*C, K) of a chunk, added to `total` if there is one."""
-        K = shape[3]
-        self._im2col(x, cols, shape[:2], stride, padding)
-        dw = self.empty((cols.shape[1], K), self.dtype)
-        cp.matmul(cols.T, dy.reshape(-1, K), out=dw)
-        if total is not None:
-            self._each("add", dw.size, dw, total)
-        return dw
+    # -- convolution by Winograd's minimal filtering (winograd.py), in the fused block alone ---------------------
 
-    def _column_sums(self, a):
-        """Sum of a (..., K) over all axes but the last: spans of rows, then spans of their sums, until one is left."""
-        K = a.shape[-1]
-        rows = a.size // K
-        while rows > 1 or a.ndim > 1:
-            parts = -(-rows // SUM_SPAN)
-            sums = self.empty((parts, K), self.dtype)
-            self._rows("column_sums", parts, K, a, sums, np.int64(rows), K, SUM_SPAN)
-            a, rows = (sums, parts) if parts > 1 else (sums.reshape(K), 1)
-        return a
+    def _winograd(self, x, w, y, flip=False):
+        """y (N, H, W, K) = x convolved with w; or the way back, with `flip`: dx (N, H, W, C) from dy."""
+        points = self._buffer("U", (36, x.shape[3], y.shape[3]))
+        self._each("winograd_weights", w.size // 9, w, points, w.shape[2], int(flip))
+        for some in self._chunks(len(x), 36 * _tiles(x[:1]) * max(points.shape[1:])):
+            v = self._points("winograd_input", "V", x[some])
+            m = self._buffer("M", (*v.shape[:2], y.shape[3]))
+            self._gemm(v, points, m)
+            out = y[some]
+            self._rows("winograd_output", _tile_rows(out), _tile_columns(out) * out.shape[3], m, out, *out.shape)
+
+    def _winograd_weights(self, x, dy, dw):
+        """dw (3, 3, C, K); the sum over tiles is cut in parts, as 36 products of few rows would not fill a GPU."""
+        C, K = dw.shape[2:]
+        slices = list(self._chunks(len(x), 36 * _tiles(x[:1]) * max(C, K)))
+        parts = math.gcd(8, *(_tiles(x[some]) for some in slices))
+        sums = self._buffer("dU", (36 * parts, C, K))
+        for some in slices:
+            v = self._points("winograd_input", "V", x[some]).reshape(36 * parts, -1, C)
+            s = self._points("winograd_signal", "M", dy[some]).reshape(36 * parts, -1, K)
+            self._gemm(v, s, sums, ta=True, beta=int(some.start > 0))
+        self._each("winograd_weights_back", C * K, sums, dw, parts)
+
+    def _points(self, kernel, key, x):
+        """The 36 points (36, tiles, C) of every tile of x."""
+        points = self._buffer(key, (36, _tiles(x), x.shape[3]))
+        self._rows(kernel, _tile_rows(x), _tile_columns(x) * x.shape[3], x, points, *x.shape)
+        return points
 
     # -- pooling -----------------------------------------------------------------------------------------------
 
@@ -207,23 +256,26 @@ class Ops(reference.Ops):
             "repeat": ("unpool2d_repeat", (dy, dx), tuple(stride)),
             "center": ("unpool2d_center", (dy, dx), (*window, *stride)),
         }[how]
-        self._rows(name, N * H, W * C, *arrays, N, H, W, C, OH, OW, *sizes, top, left)
+        rows, columns = (H, W) if how != "switches" else (-(-(H + top) // stride[0]), -(-(W + left) // stride[1]))
+        self._rows(name, N * rows, columns * C, *arrays, N, H, W, C, OH, OW, *sizes, top, left)
 
     # -- conv -> relu -> pool ----------------------------------------------------------------------------------
 
     def conv_relu_pool(self, x, w, b, stride, padding, window, pool_stride, pool_padding, work):
-        kh, kw, _, K = w.shape
-        H, W, _, _ = windows(x.shape[1:], (kh, kw), stride, padding)
+        K = w.shape[3]
+        H, W, _, _ = windows(x.shape[1:], w.shape[:2], stride, padding)
         OH, OW, top, left = windows((H, W), window, pool_stride, pool_padding)
         y = work("y", (len(x), OH, OW, K), self.dtype)
         switches = work("switches", y.shape, np.uint8)
-        for first, last, cols in self._chunks(x.shape, (kh, kw), (H, W)):
-            self._im2col(x[first:last], cols, (kh, kw), stride, padding)
-            conv = self._buffer("conv", (last - first, H, W, K))
-            cp.matmul(cols, w.reshape(-1, K), out=conv.reshape(-1, K))
+        for some in self._chunks(len(x), H * W * K):
+            images = x[some]
+            conv = self._buffer("conv", (len(images), H, W, K))
+            if _winograd_suits(w, stride, padding):
+                self._winograd(images, w, conv)
+            else:
+                self._forward(images, w, conv, stride, padding)
             sizes = (*conv.shape, OH, OW, *window, *pool_stride, top, left)
-            arrays = (conv, b, y[first:last], switches[first:last])
-            self._rows("pool_image", (last - first) * OH, OW * K, *arrays, *sizes)
+            self._rows("pool_image", len(images) * OH, OW * K, conv, b, y[some], switches[some], *sizes)
         return y, switches
 
     def conv_relu_pool_backward(
@@ -231,15 +283,19 @@ class Ops(reference.Ops):
     ):
         H, W, _, _ = windows(x.shape[1:], w.shape[:2], stride, padding)
         dy = self.relu_backward(dy, y)
+        signal = self._buffer("conv", (len(x), H, W, w.shape[3]))
+        self._unpool2d(dy, switches, signal, window, pool_stride, pool_padding)
+        dw = work("dw", w.shape, self.dtype)
         dx = work("dx", x.shape, self.dtype) if need_dx else None
-        dw = None
-        for first, last, cols in self._chunks(x.shape, w.shape, (H, W)):
-            signal = self._buffer("conv", (last - first, H, W, w.shape[3]))
-            self._unpool2d(dy[first:last], switches[first:last], signal, window, pool_stride, pool_padding)
-            dw = self._backward_weights(x[first:last], signal, cols, w.shape, stride, padding, dw)
+        if _winograd_suits(w, stride, padding):
+            self._winograd_weights(x, signal, dw)
             if need_dx:
-                self._backward_data(signal, w, dx[first:last], cols, stride, padding)
-        return dw.reshape(w.shape), self._column_sums(dy), dx
+                self._winograd(signal, w, dx, flip=True)
+        else:
+            self._backward_weights(x, signal, dw, stride, padding)
+            if need_dx:
+                self._backward_data(signal, w, dx, stride, padding)
+        return dw, self._column_sums(dy), dx
 
     # -- elementwise -------------------------------------------------------------------------------------------
 
@@ -268,19 +324,32 @@ class Ops(reference.Ops):
 
     def dense(self, x, w, b):
         y = self.empty((len(x), w.shape[1]), self.dtype)
-        cp.matmul(x, w, out=y)
+        self._gemm(x, w, y)
         self._each("add_bias", y.size, y, b, w.shape[1])
         return y
 
     def dense_backward_data(self, dy, w, out=None):
         out = self.empty((len(dy), len(w)), self.dtype) if out is None else out
-        return cp.matmul(dy, w.T, out=out)
+        self._gemm(dy, w, out, tb=True)
+        return out
 
     def dense_backward_weights(self, x, dy, out=None):
         out = self.empty((x.shape[1], dy.shape[1]), self.dtype) if out is None else out
-        return cp.matmul(x.T, dy, out=out), self._column_sums(dy)
+        self._gemm(x, dy, out, ta=True)
+        return out, self._column_sums(dy)
 
-    # -- loss and optimizers -----------------------------------------------------------------------------------
+    # -- sums, loss, optimizers -----------------------------------------------------------------------------------
+
+    def _column_sums(self, a):
+        """Sum of a (..., K) over all axes but the last: spans of rows, then spans of their sums, until one is left."""
+        K = a.shape[-1]
+        rows = a.size // K
+        while rows > 1 or a.ndim > 1:
+            parts = -(-rows // SUM_SPAN)
+            sums = self.empty((parts, K), self.dtype)
+            self._rows("column_sums", parts, K, a, sums, np.int64(rows), K, SUM_SPAN)
+            a, rows = (sums, parts) if parts > 1 else (sums.reshape(K), 1)
+        return a
 
     def softmax(self, logits):
         p = self.empty(logits.shape, self.dtype)
@@ -308,3 +377,24 @@ class Ops(reference.Ops):
 
     def sgd_step(self, p, g, v, lr, momentum):
         self._each("sgd_step", p.size, p, g, v, float(lr), float(momentum))
+
+
+def _size(shape):
+    return math.prod(shape) if isinstance(shape, tuple) else int(shape)
+
+
+def _winograd_suits(w, stride, padding):
+    """3x3, stride 1, SAME, and channels enough that the products outweigh the transforms."""
+    return w.shape[:2] == (3, 3) and tuple(stride) == (1, 1) and padding == "SAME" and min(w.shape[2:]) >= 16
+
+
+def _tile_rows(x):
+    return len(x) * -(-x.shape[1] // 4)
+
+
+def _tile_columns(x):
+    return -(-x.shape[2] // 4)
+
+
+def _tiles(x):
+    return _tile_rows(x) * _tile_columns(x)

@@ -78,65 +78,113 @@ extern "C" __global__ void add_bias(real* y, const real* b, int K, long long n) 
 }
 
 // -- pooling ---------------------------------------------------------------------------------------------------------
+//
+// A kernel asks once for the usual windows, whose sizes the compiler then knows: it unrolls the loops, and all the
+// loads of a window are under way at once.
 
-// The first maximum of the window whose corner is (h, v), and its index in the window; padding never wins.
-__device__ real pool_window(const real* image, int H, int W, int C, int h, int v, int kh, int kw, int k, int& where,
-                            int& first) {
-    int i0 = h < 0 ? -h : 0, i1 = h + kh > H ? H - h : kh, j0 = v < 0 ? -v : 0, j1 = v + kw > W ? W - v : kw;
-    where = first = i0 * kw + j0;
-    real best = image[((h + i0) * W + v + j0) * C + k];
+#define FOR_USUAL_WINDOWS(f, ...) \
+    do { \
+        if (kh == 3 && kw == 3 && sh == 2 && sw == 2) f<3, 3, 2, 2>(__VA_ARGS__); \
+        else if (kh == 2 && kw == 2 && sh == 2 && sw == 2) f<2, 2, 2, 2>(__VA_ARGS__); \
+        else f<0, 0, 0, 0>(__VA_ARGS__); \
+    } while (0)
+
+struct Pool { int N, H, W, C, OH, OW, kh, kw, sh, sw, top, left; };
+
+// The first maximum of channel k of the window whose corner is (h, v), its index in the window in `where`, and the
+// index of the window's first element inside the image in `first`; padding never wins.
+template <int KH, int KW>
+__device__ real pool_window(const real* image, const Pool& p, int h, int v, int k, int& where, int& first) {
+    first = where = 0;
+    if (KH && h >= 0 && v >= 0 && h + KH <= p.H && v + KW <= p.W) {
+        const real* corner = image + (h * p.W + v) * p.C + k;
+        real values[KH * KW + 1], best;
+#pragma unroll
+        for (int i = 0; i < KH * KW; ++i) values[i] = corner[(i / KW * p.W + i % KW) * p.C];
+        best = values[0];
+#pragma unroll
+        for (int i = 1; i < KH * KW; ++i)
+            if (values[i] > best) best = values[i], where = i;
+        return best;
+    }
+    int i0 = h < 0 ? -h : 0, i1 = h + p.kh > p.H ? p.H - h : p.kh;
+    int j0 = v < 0 ? -v : 0, j1 = v + p.kw > p.W ? p.W - v : p.kw;
+    where = first = i0 * p.kw + j0;
+    real best = image[((h + i0) * p.W + v + j0) * p.C + k];
     for (int i = i0; i < i1; ++i)
         for (int j = j0; j < j1; ++j) {
-            real value = image[((h + i) * W + v + j) * C + k];
-            if (value > best) best = value, where = i * kw + j;
+            real value = image[((h + i) * p.W + v + j) * p.C + k];
+            if (value > best) best = value, where = i * p.kw + j;
         }
     return best;
 }
 
-extern "C" __global__ void maxpool2d(const real* x, real* y, unsigned char* switches, int N, int H, int W, int C, int OH, int OW,
-                                     int kh, int kw, int sh, int sw, int top, int left) {
-    int q = blockIdx.x * blockDim.x + threadIdx.x, where, first;
-    if (q >= OW * C) return;
-    FOR_ROWS(row, N * OH) {
-        const real* image = x + (long long)(row / OH) * H * W * C;
-        long long out = (long long)row * OW * C + q;
-        y[out] = pool_window(image, H, W, C, row % OH * sh - top, q / C * sw - left, kh, kw, q % C, where, first);
+template <int KH, int KW, int SH, int SW>
+__device__ void pool_row(const real* x, const real* b, real* y, unsigned char* switches, const Pool& p, int q) {
+    int k = q % p.C, v = q / p.C * p.sw - p.left, where, first;
+    FOR_ROWS(row, p.N * p.OH) {
+        const real* image = x + (long long)(row / p.OH) * p.H * p.W * p.C;
+        real a = pool_window<KH, KW>(image, p, row % p.OH * p.sh - p.top, v, k, where, first);
+        long long out = (long long)row * p.OW * p.C + q;
+        if (b) {
+            a += b[k];
+            if (a <= 0) a = 0, where = first;  // a window that the ReLU turned off is all zeros
+        }
+        y[out] = a;
         switches[out] = where;
     }
 }
 
-// Pool a convolution's output, then bias and ReLU: the maximum commutes with both. Where the ReLU turned a window off
-// it is all zeros, whose first maximum is its first element.
-extern "C" __global__ void pool_image(const real* conv, const real* b, real* y, unsigned char* switches, int N, int H, int W,
-                                      int C, int OH, int OW, int kh, int kw, int sh, int sw, int top, int left) {
-    int q = blockIdx.x * blockDim.x + threadIdx.x, where, first;
-    if (q >= OW * C) return;
-    FOR_ROWS(row, N * OH) {
-        const real* image = conv + (long long)(row / OH) * H * W * C;
-        int h = row % OH * sh - top, v = q / C * sw - left;
-        real a = pool_window(image, H, W, C, h, v, kh, kw, q % C, where, first) + b[q % C];
-        long long out = (long long)row * OW * C + q;
-        y[out] = a <= 0 ? 0 : a;
-        switches[out] = a <= 0 ? first : where;
+extern "C" __global__ void maxpool2d(const real* x, real* y, unsigned char* switches, int N, int H, int W, int C,
+                                     int OH, int OW, int kh, int kw, int sh, int sw, int top, int left) {
+    int q = blockIdx.x * blockDim.x + threadIdx.x;
+    Pool p = {N, H, W, C, OH, OW, kh, kw, sh, sw, top, left};
+    if (q < OW * C) FOR_USUAL_WINDOWS(pool_row, x, (const real*)0, y, switches, p, q);
+}
+
+// Pool a convolution's output, then bias and ReLU: the maximum commutes with both.
+extern "C" __global__ void pool_image(const real* conv, const real* b, real* y, unsigned char* switches, int N, int H,
+                                      int W, int C, int OH, int OW, int kh, int kw, int sh, int sw, int top, int left) {
+    int q = blockIdx.x * blockDim.x + threadIdx.x;
+    Pool p = {N, H, W, C, OH, OW, kh, kw, sh, sw, top, left};
+    if (q < OW * C) FOR_USUAL_WINDOWS(pool_row, conv, b, y, switches, p, q);
+}
+
+// A thread owns the sh x sw pixels that start where a window starts. They are covered by that window and by those a few
+// strides before it, the same for all of them: pixel (i, j) stands in the window d, e strides before at place
+// (i + d sh, j + e sw), and collects the window's value if its switch says so.
+template <int KH, int KW, int SH, int SW>
+__device__ void unpool_row(const real* dy, const unsigned char* switches, real* dx, const Pool& p, int q, int blocks) {
+    const int kh = KH ? KH : p.kh, kw = KW ? KW : p.kw, sh = SH ? SH : p.sh, sw = SW ? SW : p.sw;
+    int k = q % p.C, c = q / p.C;
+    FOR_ROWS(row, p.N * blocks) {
+        int n = row / blocks, r = row % blocks;
+#pragma unroll
+        for (int i = 0; i < sh; ++i)
+#pragma unroll
+            for (int j = 0; j < sw; ++j) {
+                int h = r * sh - p.top + i, v = c * sw - p.left + j;
+                real sum = 0;
+#pragma unroll
+                for (int d = 0; i + d * sh < kh; ++d)
+#pragma unroll
+                    for (int e = 0; j + e * sw < kw; ++e) {
+                        if (r - d < 0 || r - d >= p.OH || c - e < 0 || c - e >= p.OW) continue;
+                        long long at = (((long long)n * p.OH + r - d) * p.OW + c - e) * p.C + k;
+                        if (switches[at] == (i + d * sh) * kw + j + e * sw) sum += dy[at];
+                    }
+                if (h >= 0 && h < p.H && v >= 0 && v < p.W) dx[((n * (long long)p.H + h) * p.W + v) * p.C + k] = sum;
+            }
     }
 }
 
-// A pixel collects from every window that covers it and whose switch names it.
-extern "C" __global__ void unpool2d(const real* dy, const unsigned char* switches, real* dx, int N, int H, int W, int C, int OH,
-                                    int OW, int kh, int kw, int sh, int sw, int top, int left) {
+extern "C" __global__ void unpool2d(const real* __restrict__ dy, const unsigned char* __restrict__ switches,
+                                    real* __restrict__ dx, int N, int H, int W, int C, int OH, int OW,
+                                    int kh, int kw, int sh, int sw, int top, int left) {
     int q = blockIdx.x * blockDim.x + threadIdx.x;
-    if (q >= W * C) return;
-    int v = q / C, k = q % C, c0 = first_window(v, kw, sw, left), c1 = last_window(v, sw, left, OW);
-    FOR_ROWS(row, N * H) {
-        int h = row % H, r1 = last_window(h, sh, top, OH);
-        real sum = 0;
-        for (int r = first_window(h, kh, sh, top); r < r1; ++r)
-            for (int c = c0; c < c1; ++c) {
-                long long at = (((long long)(row / H) * OH + r) * OW + c) * C + k;
-                if (switches[at] == (h + top - r * sh) * kw + v + left - c * sw) sum += dy[at];
-            }
-        dx[(long long)row * W * C + q] = sum;
-    }
+    Pool p = {N, H, W, C, OH, OW, kh, kw, sh, sw, top, left};
+    int across = (W + left + sw - 1) / sw, down = (H + top + sh - 1) / sh;
+    if (q < across * C) FOR_USUAL_WINDOWS(unpool_row, dy, switches, dx, p, q, down);
 }
 
 extern "C" __global__ void unpool2d_repeat(const real* dy, real* dx, int N, int H, int W, int C, int OH, int OW,
@@ -168,6 +216,138 @@ extern "C" __global__ void unpool2d_center(const real* dy, real* dx, int N, int 
     }
 }
 
+// -- Winograd's minimal filtering, F(4x4, 3x3) ------------------------------------------------------------------------
+//
+// See winograd.py: a 4 x 4 tile of outputs is a product point by point of 36 points each of a 6 x 6 tile of inputs and
+// of the weights. Arrays of points are (36, tiles, channels): 36 matrix products. The adjoint, for the gradient of the
+// weights, takes a 4 x 4 tile of the signal to its 36 points.
+//
+// Each transform is one of these along the columns, then along the rows; a thread does one tile of one channel.
+
+struct Input { static const int in = 6, out = 6;  // B'
+    __device__ static void apply(const real* d, real* v) {
+        real even1 = d[4] - 4 * d[2], odd1 = d[3] - 4 * d[1], even2 = d[4] - d[2], odd2 = 2 * (d[3] - d[1]);
+        v[0] = 4 * d[0] - 5 * d[2] + d[4], v[5] = 4 * d[1] - 5 * d[3] + d[5];
+        v[1] = even1 + odd1, v[2] = even1 - odd1, v[3] = even2 + odd2, v[4] = even2 - odd2;
+    } };
+struct Signal { static const int in = 4, out = 6;  // A
+    __device__ static void apply(const real* y, real* s) {
+        real even1 = y[0] + y[2], odd1 = y[1] + y[3], even2 = y[0] + 4 * y[2], odd2 = 2 * y[1] + 8 * y[3];
+        s[0] = y[0], s[5] = y[3];
+        s[1] = even1 + odd1, s[2] = even1 - odd1, s[3] = even2 + odd2, s[4] = even2 - odd2;
+    } };
+struct Output { static const int in = 6, out = 4;  // A'
+    __device__ static void apply(const real* m, real* y) {
+        real even1 = m[1] + m[2], odd1 = m[1] - m[2], even2 = m[3] + m[4], odd2 = m[3] - m[4];
+        y[0] = m[0] + even1 + even2, y[1] = odd1 + 2 * odd2, y[2] = even1 + 4 * even2, y[3] = odd1 + 8 * odd2 + m[5];
+    } };
+struct Weights { static const int in = 3, out = 6;  // G
+    __device__ static void apply(const real* w, real* u) {
+        real even1 = (w[0] + w[2]) / 6, odd1 = w[1] / 6, even2 = w[0] / 24 + w[2] / 6, odd2 = w[1] / 12;
+        u[0] = w[0] / 4, u[5] = w[2];
+        u[1] = -even1 - odd1, u[2] = -even1 + odd1, u[3] = even2 + odd2, u[4] = even2 - odd2;
+    } };
+struct WeightsBack { static const int in = 6, out = 3;  // G'
+    __device__ static void apply(const real* u, real* w) {
+        real both1 = (u[1] + u[2]) / 6, both2 = u[3] + u[4];
+        w[0] = u[0] / 4 - both1 + both2 / 24, w[1] = (u[2] - u[1]) / 6 + (u[3] - u[4]) / 12, w[2] = both2 / 6 - both1 + u[5];
+    } };
+
+// out (T::out, T::out) = T d T' for d (T::in, T::in)
+template <class T>
+__device__ void transform(const real* d, real* out) {
+    real half[T::out * T::in], column[T::in], result[T::out];
+#pragma unroll
+    for (int j = 0; j < T::in; ++j) {
+#pragma unroll
+        for (int i = 0; i < T::in; ++i) column[i] = d[i * T::in + j];
+        T::apply(column, result);
+#pragma unroll
+        for (int i = 0; i < T::out; ++i) half[i * T::in + j] = result[i];
+    }
+#pragma unroll
+    for (int i = 0; i < T::out; ++i) T::apply(half + i * T::in, out + i * T::out);
+}
+
+// points (36, N*th*tw, C) of the T::in x T::in windows of x (N, H, W, C) whose corners are at (4 r - before, 4 c - before)
+template <class T>
+__device__ void to_points(const real* x, real* points, int N, int H, int W, int C, int before) {
+    int th = (H + 3) / 4, tw = (W + 3) / 4, q = blockIdx.x * blockDim.x + threadIdx.x, k = q % C, c = q / C;
+    if (q >= tw * C) return;
+    FOR_ROWS(row, N * th) {
+        int n = row / th, h = row % th * 4 - before, v = c * 4 - before;
+        const real* image = x + (long long)n * H * W * C + k;
+        real d[T::in * T::in], out[36];
+#pragma unroll
+        for (int i = 0; i < T::in; ++i)
+#pragma unroll
+            for (int j = 0; j < T::in; ++j) {
+                bool inside = h + i >= 0 && h + i < H && v + j >= 0 && v + j < W;
+                d[i * T::in + j] = inside ? image[((h + i) * W + v + j) * C] : 0;
+            }
+        transform<T>(d, out);
+        long long at = (long long)row * tw * C + q, step = (long long)N * th * tw * C;
+#pragma unroll
+        for (int e = 0; e < 36; ++e) points[e * step + at] = out[e];
+    }
+}
+
+extern "C" __global__ void winograd_input(const real* x, real* points, int N, int H, int W, int C) {
+    to_points<Input>(x, points, N, H, W, C, 1);
+}
+
+extern "C" __global__ void winograd_signal(const real* dy, real* points, int N, int H, int W, int C) {
+    to_points<Signal>(dy, points, N, H, W, C, 0);
+}
+
+// y (N, H, W, C) from its points (36, N*th*tw, C)
+extern "C" __global__ void winograd_output(const real* points, real* y, int N, int H, int W, int C) {
+    int th = (H + 3) / 4, tw = (W + 3) / 4, q = blockIdx.x * blockDim.x + threadIdx.x, k = q % C, c = q / C;
+    if (q >= tw * C) return;
+    FOR_ROWS(row, N * th) {
+        long long at = (long long)row * tw * C + q, step = (long long)N * th * tw * C;
+        real m[36], out[16];
+#pragma unroll
+        for (int e = 0; e < 36; ++e) m[e] = points[e * step + at];
+        transform<Output>(m, out);
+        real* image = y + (long long)(row / th) * H * W * C + k;
+#pragma unroll
+        for (int i = 0; i < 16; ++i) {
+            int h = row % th * 4 + i / 4, v = c * 4 + i % 4;
+            if (h < H && v < W) image[(h * W + v) * C] = out[i];
+        }
+    }
+}
+
+// points (36, C, K) of w (3, 3, C, K); or, to go back, (36, K, C) of the flipped and transposed weights.
+extern "C" __global__ void winograd_weights(const real* w, real* points, int C, int flip, long long size) {
+    long long K = size / C;
+    FOR_EACH(q, size) {
+        real d[9], out[36];
+#pragma unroll
+        for (int i = 0; i < 9; ++i) d[i] = w[(flip ? 8 - i : i) * size + q];
+        transform<Weights>(d, out);
+        long long at = flip ? q % K * C + q / K : q;
+#pragma unroll
+        for (int e = 0; e < 36; ++e) points[e * size + at] = out[e];
+    }
+}
+
+// dw (3, 3, C, K) from the sum of the points' gradients (36, parts, C, K) over the parts
+extern "C" __global__ void winograd_weights_back(const real* points, real* dw, int parts, long long size) {
+    FOR_EACH(q, size) {
+        real d[36], out[9];
+#pragma unroll
+        for (int e = 0; e < 36; ++e) {
+            d[e] = 0;
+            for (int p = 0; p < parts; ++p) d[e] += points[(e * parts + p) * size + q];
+        }
+        transform<WeightsBack>(d, out);
+#pragma unroll
+        for (int i = 0; i < 9; ++i) dw[i * size + q] = out[i];
+    }
+}
+
 // -- elementwise -----------------------------------------------------------------------------------------------------
 
 extern "C" __global__ void relu(const real* x, real* y, long long n) {
@@ -180,10 +360,6 @@ extern "C" __global__ void relu_backward(const real* dy, const real* y, real* dx
 
 extern "C" __global__ void multiply(const real* a, const real* b, real* out, long long n) {
     FOR_EACH(i, n) out[i] = a[i] * b[i];
-}
-
-extern "C" __global__ void add(real* total, const real* a, long long n) {
-    FOR_EACH(i, n) total[i] += a[i];
 }
 
 // SplitMix64, output i + 1: see reference.py.
