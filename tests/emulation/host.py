@@ -110,7 +110,7 @@ class Module:
             from . import nvrtc, ptx
 
             text = ptx.translate(nvrtc.compile(source, "compute_80", options), self.signatures)
-            flags = [*FLAGS, "-fno-strict-aliasing", "-w"]
+            flags = [*FLAGS, "-fno-strict-aliasing", "-fwrapv", "-w"]
         else:
             text = self._wrap(source, with_barriers(source))
             defines = [o for o in options if o.startswith("-D")]
@@ -148,12 +148,12 @@ class Module:
             raise KernelError(f"{name}: {fault.decode()}")
 
 
-def launcher(name, call, barriers):
-    """C++ of the exported function that runs `call` for every thread."""
+def launcher(name, call, barriers, before=""):
+    """C++ of the exported function that runs `before`, then `call` for every thread."""
     return (
         f'extern "C" __attribute__((visibility("default"))) const char* launch_{name}(\n'
         "    const unsigned* grid, const unsigned* block, unsigned order, void** arguments) {\n"
-        f"  return emulator::launch(grid, block, order, {str(barriers).lower()}, [=] {{ {call} }});\n}}"
+        f"  {before}return emulator::launch(grid, block, order, {str(barriers).lower()}, [=] {{ {call} }});\n}}"
     )
 
 
