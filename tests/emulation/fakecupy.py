@@ -248,6 +248,12 @@ def ascontiguousarray(a, dtype=None):
 class Cublas(types.ModuleType):
     """cuBLAS products on addresses: column-major, out = op(a) op(b) + beta out, maybe a batch of them."""
 
+    CUBLAS_DEFAULT_MATH, CUBLAS_TF32_TENSOR_OP_MATH = 0, 3
+
+    @staticmethod
+    def setMathMode(handle, mode):  # noqa: N802
+        emulator.counts["tf32"] = int(mode == 3)
+
     def __init__(self, name):
         super().__init__(name)
         for letter, dtype in (("s", np.float32), ("d", np.float64)):

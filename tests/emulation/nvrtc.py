@@ -44,7 +44,7 @@ def architectures():
 
 
 def compile(source, architecture, options=()):
-    """Machine code (bytes) for "sm_80" and its like, PTX (str) for "compute_80"; KernelError with the log."""
+    """Machine code for "sm_80" and so on (bytes), PTX for "compute_80" (str); KernelError with the compiler's log."""
     program, size = ctypes.c_void_p(), ctypes.c_size_t()
     _call("nvrtcCreateProgram", ctypes.byref(program), source.encode(), b"kernels.cu", 0, None, None)
     options = [f"--gpu-architecture={architecture}".encode(), *(o.encode() for o in options)]

@@ -9,6 +9,7 @@ Products are in full float32. The environment variable CUPY_TF32=1 lets cuBLAS r
 """
 
 import math
+import os
 from pathlib import Path
 
 import cupy as cp
@@ -36,6 +37,8 @@ class Ops(reference.Ops):
         self._module = cp.RawModule(code=source, options=("-std=c++17", f"-Dreal={real}"))
         self._kernels, self._buffers = {}, {}
         self._scalars = np.array(0, self.dtype), np.array(1, self.dtype)
+        mode = cublas.CUBLAS_TF32_TENSOR_OP_MATH if os.environ.get("CUPY_TF32") == "1" else cublas.CUBLAS_DEFAULT_MATH
+        cublas.setMathMode(cp.cuda.device.get_cublas_handle(), mode)
         free = cp.cuda.Device().mem_info[0]
         self._chunk = min(CHUNK, 1 << (free // 8).bit_length() - 1)  # a power of two: the same in nearly every run
 
@@ -73,7 +76,7 @@ class Ops(reference.Ops):
 
     def take(self, a, rows):
         out = self.empty(len(rows), np.int64)
-        self._each("gather_labels", len(rows), a, cp.asarray(rows), out)
+        self._each("gather_labels", len(rows), a, self.put(rows), out)
         return out
 
     def from_images(self, images, rows=None):
@@ -86,7 +89,7 @@ class Ops(reference.Ops):
             return x
         x = self.empty((len(rows), *images.shape[1:]), self.dtype)
         size = x.size // len(rows)
-        self._rows("gather_images", len(rows), size, images, cp.asarray(rows), x, len(rows), size)
+        self._rows("gather_images", len(rows), size, images, self.put(rows), x, len(rows), size)
         return x
 
     def to_numpy(self, a):
