@@ -5,6 +5,7 @@ arguments by the names and in the order of the real one? What the stand-in does 
 """
 
 import ast
+import functools
 import importlib.util
 import inspect
 import re
@@ -38,6 +39,8 @@ def written_names(path):
 
 def parameters(function):
     """Names of a function's parameters, from its signature or the first line of a compiled function's docstring."""
+    if isinstance(function, functools.partial):
+        return function.args[1].split()  # a matrix product
     try:
         return [p for p in inspect.signature(function).parameters if p != "self"]
     except ValueError:
@@ -46,14 +49,15 @@ def parameters(function):
 
 def _names(text):
     """Parameters in Cython's notation: "int m, size_t alpha=0, *" -> ["m", "alpha"]."""
-    return [p.split("=")[0].split()[-1] for p in text.split(",") if p.strip() not in ("self", "*", "")]
+    return [p.split("=")[0].split()[-1].lstrip("*") for p in text.split(",") if p.strip() not in ("self", "*", "")]
 
 
 def cublas():
     """{function: its parameters}, from the bytes of the extension module: importing it needs NVIDIA's library."""
     binary = Path(importlib.util.find_spec("cupy_backends.cuda.libs.cublas").origin).read_bytes()
-    found = re.findall(rb"([sd]gemm\w*)\((intptr_t handle, [^)]*)\)", binary)
-    return {name.decode(): _names(text.decode()) for name, text in found}
+    functions = re.findall(rb"(\w+)\((intptr_t handle[^)]*)\)", binary)
+    constants = re.findall(rb"CUBLAS_\w+", binary)
+    return {name.decode(): _names(text.decode()) for name, text in functions} | {c.decode(): None for c in constants}
 
 
 def differences(fake, real, name="cupy"):
@@ -62,9 +66,9 @@ def differences(fake, real, name="cupy"):
         ours, path = getattr(fake, key), f"{name}.{key}"
         if path == "cupy.cuda.cublas":
             theirs = cublas()
-            for function in (k for k in vars(ours) if not k.startswith("_")):
-                if fakecupy.GEMM[function.endswith("Batched")] != theirs.get(function):
-                    yield f"{path}.{function}: the real one takes {theirs.get(function)}"
+            for k, v in vars(ours).items():
+                if not k.startswith("_") and (k not in theirs or (callable(v) and theirs[k] != parameters(v))):
+                    yield f"{path}.{k}: the real one takes {theirs.get(k)}"
         elif not hasattr(real, key):
             yield f"{path} does not exist"
         elif isinstance(ours, ModuleType) or (inspect.isclass(ours) and not issubclass(ours, Exception)):
