@@ -7,6 +7,7 @@ from .geometry import windows
 from .parallel import PARTS, run, single_threaded_blas
 
 TILE = 1 << 16  # elements of cols that a tile may have: 256 kB of float32, half of a usual L2 cache
+FEW = 16  # rows up to which a dense layer is bound by reading its weights
 
 
 class Ops(reference.Ops):
@@ -69,12 +70,13 @@ class Ops(reference.Ops):
 
     def dense(self, x, w, b):
         partial = np.empty((PARTS // 2, len(x), w.shape[1]), x.dtype)
-        run(kernels.dense, x, w, partial, parts=len(partial), size=w.size)
+        kernel = kernels.dense if len(x) > FEW else kernels.dense_few
+        run(kernel, x, w, partial, parts=len(partial), size=w.size)
         return partial.sum(0) + b
 
     def dense_backward_data(self, dy, w, out=None):
         dx = np.empty((len(dy), len(w)), dy.dtype) if out is None else out
-        run(kernels.dense_backward_data, dy, w, dx, size=w.size)
+        run(kernels.dense_backward_data if len(dy) > FEW else kernels.dense_backward_data_few, dy, w, dx, size=w.size)
         return dx
 
     def dense_backward_weights(self, x, dy, out=None):

@@ -352,6 +352,36 @@ def dense_backward_data(part, parts, dy, w, dx):
         gemm_nt(dy, w[first:last], 0, dx[:, first:last])
 
 
+@njit(nogil=True, cache=True, fastmath={"contract"})
+def dense_few(part, parts, x, w, partial):
+    """`dense` for few rows of x: each weight is read once and packed nowhere, unlike in a matrix product of BLAS."""
+    first, last = share(len(w), part, parts)
+    partial[part] = 0
+    for i in range(first, last - 3, 4):
+        w0, w1, w2, w3 = w[i], w[i + 1], w[i + 2], w[i + 3]
+        for n in range(len(x)):
+            y, x0, x1, x2, x3 = partial[part, n], x[n, i], x[n, i + 1], x[n, i + 2], x[n, i + 3]
+            for u in range(len(y)):
+                y[u] += x0 * w0[u] + x1 * w1[u] + x2 * w2[u] + x3 * w3[u]
+    for i in range(last - (last - first) % 4, last):
+        for n in range(len(x)):
+            for u in range(w.shape[1]):
+                partial[part, n, u] += x[n, i] * w[i, u]
+
+
+@njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+def dense_backward_data_few(part, parts, dy, w, dx):
+    """`dense_backward_data` for few rows of dy."""
+    first, last = share(len(w), part, parts)
+    for i in range(first, last):
+        row = w[i]
+        for n in range(len(dy)):
+            d, total = dy[n], dx.dtype.type(0)
+            for u in range(len(row)):
+                total += d[u] * row[u]
+            dx[n, i] = total
+
+
 @njit(nogil=True, cache=True)
 def dense_backward_weights(part, parts, x, dy, dw):
     first, last = share(len(dw), part, parts)

@@ -1,7 +1,8 @@
 """Two inner loops of sparse.py as LLVM vectors: sums that stay in registers, as no compiler finds by itself.
 
-As in blas.py, only the address of an array argument is used, and compiled kernels can still be cached on disk. A vector
-of LANES elements becomes as many registers as the processor needs.
+All arrays are flat and come with an offset: a slice would cost as much as the sum. As in blas.py, only their address is
+used, and compiled kernels can still be cached on disk. A vector of LANES elements becomes as many registers as the
+processor needs.
 """
 
 import llvmlite.ir as ir
@@ -24,19 +25,19 @@ def _vector(builder, pointer, offset, vector):
 
 
 @intrinsic
-def sum_rows(typingctx, out, at, rows, length, which, factors, count):
-    """out[at : at + BLOCK] = sum over e < count of factors[e] * rows.flat[which[e] * length + at :][:BLOCK]."""
+def sum_rows(typingctx, out, o, rows, length, column, which, w, factors, f, count):
+    """out[o : o + BLOCK] = sum over e < count of factors[f + e] * rows[which[w + e] * length + column :][:BLOCK]."""
     i64 = numba.int64
-    signature = numba.void(out, i64, rows, i64, which, factors, i64)
+    signature = numba.void(out, i64, rows, i64, i64, which, i64, factors, i64, i64)
 
     def codegen(context, builder, sig, args):
-        out, at, rows, length, which, factors, count = args
+        arrays = {i: _data(context, builder, sig.args[i], args[i]) for i in (0, 2, 5, 7)}
+        out, rows = builder.gep(arrays[0], [args[1]]), builder.gep(arrays[2], [args[4]])
+        which, factors = builder.gep(arrays[5], [args[6]]), builder.gep(arrays[7], [args[8]])
+        length, count = args[3], args[9]
         real, item = context.get_value_type(sig.args[0].dtype), sig.args[0].dtype.bitwidth // 8
         vector, zero = ir.VectorType(real, LANES), ir.Constant(ir.VectorType(real, LANES), [0.0] * LANES)
         offsets = [ir.Constant(_I64, q) for q in range(0, BLOCK, LANES)]
-        out = builder.gep(_data(context, builder, sig.args[0], out), [at])
-        rows = builder.gep(_data(context, builder, sig.args[2], rows), [at])
-        which, factors = _data(context, builder, sig.args[4], which), _data(context, builder, sig.args[5], factors)
 
         before, loop = builder.block, builder.append_basic_block("rows")
         after = builder.append_basic_block("sums")
@@ -72,16 +73,16 @@ def sum_rows(typingctx, out, at, rows, length, which, factors, count):
 
 
 @intrinsic
-def add_window(typingctx, image, at, width, window, rows, length):
-    """image.flat[at + i * width + q] += window.flat[i * length + q] for i < rows, q < length, a multiple of LANES."""
+def add_window(typingctx, image, at, width, window, w, rows, length):
+    """image[at + i * width + q] += window[w + i * length + q] for i < rows, q < length, a multiple of LANES."""
     i64 = numba.int64
-    signature = numba.void(image, i64, i64, window, i64, i64)
+    signature = numba.void(image, i64, i64, window, i64, i64, i64)
 
     def codegen(context, builder, sig, args):
-        image, at, width, window, rows, length = args
+        image, at, width, window, w, rows, length = args
         vector, item = ir.VectorType(context.get_value_type(sig.args[0].dtype), LANES), sig.args[0].dtype.bitwidth // 8
         image = builder.gep(_data(context, builder, sig.args[0], image), [at])
-        window = _data(context, builder, sig.args[3], window)
+        window = builder.gep(_data(context, builder, sig.args[3], window), [w])
         with cgutils.for_range(builder, rows) as row:
             to = builder.gep(image, [builder.mul(row.index, width)])
             source = builder.gep(window, [builder.mul(row.index, length)])

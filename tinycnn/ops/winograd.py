@@ -22,7 +22,7 @@ from .kernels import pool_image, share, unpool_image
 from .parallel import PARTS, run, threads
 
 ELEMENTS = 5184  # points of the tiles taken together: efficient matrix products, whose operands stay in the last cache
-SLACK = 1024  # times the rounding unit and an image's largest output: ten times the largest error seen
+SLACK = 256  # times the rounding unit and an image's largest output: three times the largest error seen
 CONTRACT = {"contract"}  # a * b + c may round once
 
 G = {
@@ -308,46 +308,84 @@ def _forward(part, parts, image, v, out, x, U, filters, slack, b, y, switches, p
 
 @njit(fastmath=CONTRACT)
 def _settle(conv, g, x, n, filters, slack, b, y, switches, kh, kw, sh, sw, top, left):
-    """Decide by plain sums where rounding might: several of a window near its maximum, or that near zero."""
+    """Decide by plain sums where rounding might: several of a window near its maximum, or that near zero.
+
+    Where outputs see the same inputs (a plain background) the first of them stands for all: `twin` names it.
+    """
     H, W, K = conv.shape[1:]
     OH, OW = y.shape[1:3]
-    flat = conv[g].reshape(-1)
-    largest = x.dtype.type(0)
+    zero, one = x.dtype.type(0), x.dtype.type(1)
+    flat, largest = conv[g].reshape(-1), zero
     for i in range(len(flat)):
         largest = max(largest, abs(flat[i]))
     slack *= largest
-    best, rivals, partial = np.empty(K, x.dtype), np.empty(K, x.dtype), np.empty(x.shape[3], x.dtype)
-    one = x.dtype.type(1)
+    best, near, partial = np.empty(K, x.dtype), np.empty(K, x.dtype), np.empty(x.shape[3], x.dtype)
+    twin = np.empty(kh * kw, np.int64)
     for r in range(OH):
         i0, i1 = max(0, r * sh - top), min(H, r * sh - top + kh)
         for c in range(OW):
             j0, j1 = max(0, c * sw - left), min(W, c * sw - left + kw)
+            width = j1 - j0
             best[:] = conv[g, i0, j0]
-            rivals[:] = -one
+            near[:] = 0
             for i in range(i0, i1):
                 for j in range(j0, j1):
                     value = conv[g, i, j]
                     for k in range(K):
-                        best[k] = max(best[k], value[k])
+                        best[k] = value[k] if value[k] > best[k] else best[k]
             for i in range(i0, i1):
                 for j in range(j0, j1):
                     value = conv[g, i, j]
                     for k in range(K):
-                        rivals[k] += one if value[k] >= best[k] - slack else 0
+                        near[k] += one if value[k] >= best[k] - slack else zero
+            twin[0] = -1
             for k in range(K):
                 a = best[k] + b[k]
-                if a >= -slack and (rivals[k] > 0 or a <= slack):
-                    highest = -np.inf
-                    for i in range(i0, i1):
-                        for j in range(j0, j1):
-                            if conv[g, i, j, k] >= best[k] - slack:
-                                a = _plain_sum(x, n, i, j, filters[k], partial) + b[k]
-                                if a > highest:
-                                    highest, h, v = a, i, j
-                    if highest <= 0:
-                        highest, h, v = 0, i0, j0
-                    y[n, r, c, k] = highest
-                    switches[n, r, c, k] = (h - r * sh + top) * kw + v - c * sw + left
+                if not ((a >= -slack) & ((near[k] > one) | (a <= slack))):  # one branch, seldom taken
+                    continue
+                if twin[0] < 0:
+                    for e in range((i1 - i0) * width):
+                        twin[e] = 0
+                        while not _same(x, n, i0 + e // width, j0 + e % width, twin[e], i0, j0, width, len(filters[0])):
+                            twin[e] += 1
+                first, several = -1, False
+                for e in range((i1 - i0) * width):
+                    if conv[g, i0 + e // width, j0 + e % width, k] >= best[k] - slack:
+                        first = e if first < 0 else first
+                        several |= twin[e] != twin[first]
+                if first < 0:  # infinite weights
+                    continue
+                if several or a <= slack:
+                    a = -np.inf
+                    for e in range((i1 - i0) * width):
+                        h, v, t = i0 + e // width, j0 + e % width, twin[e]
+                        seen = t < e and conv[g, i0 + t // width, j0 + t % width, k] >= best[k] - slack
+                        if conv[g, h, v, k] >= best[k] - slack and not seen:
+                            here = _plain_sum(x, n, h, v, filters[k], partial) + b[k]
+                            if here > a:
+                                a, first = here, e
+                    if a <= 0:
+                        a, first = 0, 0
+                    y[n, r, c, k] = a
+                h, v = i0 + first // width - r * sh + top, j0 + first % width - c * sw + left
+                switches[n, r, c, k] = h * kw + v
+
+
+@njit
+def _same(x, n, h, v, e, i0, j0, width, size):
+    """Whether the outputs (h, v) and number e of a window at (i0, j0) see the same inputs."""
+    H, W, C = x.shape[1:]
+    h0, v0 = i0 + e // width, j0 + e % width
+    if h == h0 and v == v0:
+        return True
+    pad = size // 2
+    if min(h, v, h0, v0) < pad or max(h, h0) >= H - pad or max(v, v0) >= W - pad:
+        return False
+    for i in range(-pad, pad + 1):
+        a, b = x[n, h + i, v - pad : v + pad + 1].reshape(-1), x[n, h0 + i, v0 - pad : v0 + pad + 1].reshape(-1)
+        if a[0] != b[0] or (a != b).any():
+            return False
+    return True
 
 
 @njit(fastmath=CONTRACT)
