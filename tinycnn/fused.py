@@ -1,8 +1,9 @@
-"""The training path: conv -> bias -> relu -> max-pool as one block, an optimisation of the same layers.
+"""The fast path: conv -> bias -> relu -> max-pool as one block, an optimisation of the same layers.
 
-Nobody reads a convolution's full output in training: the pool keeps one value of each window and remembers where it
-stood. So a backend may run the whole block image by image in cache and leave only the pooled map and its switches
-(`ops.conv_relu_pool`); on the way back the switches say where the gradient is. Everything else goes layer by layer.
+Nobody reads a convolution's full output in training, nor on the way back to the pixels: the pool keeps one value of
+each window and remembers where it stood. So a backend may run the whole block image by image in cache and leave only
+the pooled map and its switches (`ops.conv_relu_pool`); on the way back the switches say where the signal is. Everything
+else goes layer by layer.
 
 The layered path of network.py stays the definition; the tests hold this one to it. All large arrays live in a Workspace
 and are used again at the next step.
@@ -36,22 +37,44 @@ class Workspace:
 
 
 class Block:
-    """Conv2D, ReLU, MaxPool2D as one layer: the protocol of layers.py with a workspace in place of fresh arrays."""
+    """Conv2D, ReLU and perhaps MaxPool2D as one layer: like those of layers.py, but its arrays live in a workspace.
 
-    def __init__(self, conv, pool):
-        self.conv, self.pool, self.name = conv, pool, conv.name
+    `grads` is the way back of training, `backward` that of pictures, which want no dw but know all rules.
+    """
+
+    def __init__(self, conv, last):
+        self.conv, self.name, self.output = conv, conv.name, last.name
+        pool = last if isinstance(last, MaxPool2D) else MaxPool2D(last.name, 1, 1)
         self.geometry = (conv.stride, conv.padding, pool.window, pool.stride, pool.padding)
 
-    def forward(self, ops, p, x, work):
-        y, switches = ops.conv_relu_pool(x, p["w"], p["b"], *self.geometry, work=_Scope(work, self.name))
+    def forward(self, ops, p, x, work, exact=False):
+        run = ops.conv_relu_pool_exact if exact else ops.conv_relu_pool
+        y, switches = run(x, p["w"], p["b"], *self.geometry, _Scope(work, self.name))
         return y, (x, y, switches)
 
-    def backward(self, ops, p, cache, dy, need_dx, work):
+    def grads(self, ops, p, cache, dy, need_dx, work):
         x, y, switches = cache
         dw, db, dx = ops.conv_relu_pool_backward(
             x, p["w"], y, switches, dy, *self.geometry, need_dx=need_dx, work=_Scope(work, self.name)
         )
         return {"w": dw, "b": db}, dx
+
+    def backward(self, ops, p, cache, dy, rule, work, out=None):
+        x, y, switches = cache
+        args = (*self.geometry, rule.mask, rule.rectify, _Scope(work, self.name))
+        return ops.conv_relu_pool_backward_data(p["w"], y, switches, dy, x.shape, *args, out)
+
+    def backward_maps(self, ops, p, cache, maps, rule, work):
+        """The way back of ones in one of `maps` alone, map by map: each needs nothing of the others."""
+        x, y, switches = cache
+        ones = work((self.name, "ones"), (*y.shape[:3], 1), ops.dtype)
+        ones[...] = 1
+        dx = work((self.name, "maps"), (len(maps) * len(x), *x.shape[1:]), ops.dtype)
+        for i, k in enumerate(maps):
+            own = {"w": p["w"][..., k : k + 1].copy()}
+            own_cache = x, y[..., k : k + 1].copy(), switches[..., k : k + 1].copy()
+            self.backward(ops, own, own_cache, ones, rule, work, dx[i * len(x) : (i + 1) * len(x)])
+        return dx
 
 
 class _Scope:
@@ -64,21 +87,20 @@ class _Scope:
         return self.work((self.prefix, key), shape, dtype)
 
 
-def plan(layers, upto=None):
+def plan(layers, upto=None, pictures=False):
     """Return the layers as the fused path runs them: Conv2D, ReLU, MaxPool2D in a row become one Block.
 
-    Only layers to that called `upto` (default: the last) are taken; a block that ends beyond it stays layers.
+    Only layers to that called `upto` (default: the last) are taken; a block that ends beyond it stays layers. For
+    pictures, a Conv2D and a ReLU without a pool are a Block too.
     """
     if upto is not None:
         layers = layers[: [layer.name for layer in layers].index(upto) + 1]
     steps, i = [], 0
     while i < len(layers):
-        if [type(layer) for layer in layers[i : i + 3]] == [Conv2D, ReLU, MaxPool2D]:
-            steps.append(Block(layers[i], layers[i + 2]))
-            i += 3
-        else:
-            steps.append(layers[i])
-            i += 1
+        row = [type(layer) for layer in layers[i : i + 3]]
+        size = 3 if row == [Conv2D, ReLU, MaxPool2D] else 2 if pictures and row[:2] == [Conv2D, ReLU] else 1
+        steps.append(layers[i] if size == 1 else Block(layers[i], layers[i + size - 1]))
+        i += size
     return steps
 
 
@@ -121,7 +143,7 @@ def loss_and_grads(net, x, labels, work, rng=None, loss=None):
         step, cache = caches[i]
         p = net.params.get(step.name)
         if isinstance(step, Block):
-            grads[step.name], dy = step.backward(net.ops, p, cache, dy, i > first, work)
+            grads[step.name], dy = step.grads(net.ops, p, cache, dy, i > first, work)
             continue
         if isinstance(step, Dense):  # the largest arrays of all: they live in the workspace too
             out = work((step.name, "dw"), p["w"].shape, net.dtype)
@@ -135,3 +157,50 @@ def loss_and_grads(net, x, labels, work, rng=None, loss=None):
         if i > first:
             dy = step.backward(net.ops, p, cache, dy, RULES["gradient"])
     return loss, grads
+
+
+# -- pictures --------------------------------------------------------------------------------------------------------
+
+SIGNALS = 96  # signals on their way back at a time
+
+
+def backward(net, trace, dy, at, rule):
+    """Send dy (S*N, ...) from the output of `at` to the pixels: S signals for each of N images, signal by signal."""
+    N, names = len(trace), list(trace.steps)
+    for name in reversed(names[: names.index(at) + 1]):
+        step, cache = trace.steps[name], trace.caches[name]
+        p = net.params.get(step.name)
+        if isinstance(step, Block):
+            dy = step.backward(net.ops, p, cache, dy, rule, trace.work)
+        elif isinstance(step, Dense):
+            out = trace.work and trace.work((name, "dx"), (len(dy), len(p["w"])), net.dtype)
+            dy = net.ops.dense_backward_data(dy, p["w"], out)
+        else:
+            parts = [step.backward(net.ops, p, cache, dy[i : i + N], rule) for i in range(0, len(dy), N)]
+            dy = parts[0]
+            if len(parts) > 1:
+                dy = net.ops.empty((len(parts) * N, *parts[0].shape[1:]), net.dtype)
+                for i, part in enumerate(parts):
+                    dy[i * N : (i + 1) * N] = part
+    return dy
+
+
+def backward_each(net, trace, at, rule):
+    """The largest absolute signal at each pixel (N, H, W) over colours and over all units (or maps) of `at`."""
+    N, units, top = len(trace), net.shapes[at][-1], trace.steps[at]
+    below = list(trace.steps)[: list(trace.steps).index(at)]
+    largest = net.ops.zeros((N, *net.input_shape[:2]))
+    group = max(1, SIGNALS // N)
+    for first in range(0, units, group):
+        some = range(first, min(first + group, units))
+        if isinstance(top, Block):
+            p = net.params[top.name]
+            dx = top.backward_maps(net.ops, p, trace.caches[at], some, rule, trace.work)
+            dx = backward(net, trace, dx, below[-1], rule) if below else dx
+        else:
+            dy = net.ops.zeros((len(some) * N, *net.shapes[at]))
+            for i, unit in enumerate(some):
+                dy[i * N : (i + 1) * N, ..., unit] = 1
+            dx = backward(net, trace, dy, at, rule)
+        net.ops.largest(dx, largest)
+    return largest

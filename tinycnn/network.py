@@ -3,6 +3,10 @@
     trace = net.forward(x)                                   what every layer left behind
     dx = net.backward(trace, seed, at="relu2", rule="guided")   one traversal; the rule is an argument
 
+    work = net.workspace()
+    trace = net.forward(x, work=work)                        the fast path of fused.py, for pictures
+    largest = net.backward_each(trace)                          the largest signal that any class sends back
+
 Gradient, deconvnet and guided backprop are the same walk back through the same caches; only the ReLU differs
 (rules.py). Many traces of one network may be alive at once: nothing is stored in it but its parameters.
 """
@@ -23,13 +27,16 @@ class Trace:
         The input, as the backend saw it.
     upto : str
         The last layer that was computed.
-    outputs, caches : dict
-        By layer: the backend's arrays, and what the way back needs.
+    steps, outputs, caches : dict
+        By layer: the spec, the backend's output array, and what the way back needs. On the fast path the layers of a
+        block are one step, under the name of its last.
+    work : Workspace or None
+        Where a trace of the fast path lives.
     """
 
-    def __init__(self, ops, x):
-        self.ops, self.x, self.upto = ops, x, None
-        self.outputs, self.caches = {}, {}
+    def __init__(self, ops, x, work=None):
+        self.ops, self.x, self.upto, self.work = ops, x, None, work
+        self.steps, self.outputs, self.caches = {}, {}, {}
 
     def __len__(self):
         return len(self.x)
@@ -107,7 +114,11 @@ class Network:
 
     # -- forward -----------------------------------------------------------------------------------------------
 
-    def forward(self, x, upto=None, rng=None):
+    def workspace(self):
+        """Return a place for traces of the fast path; see `forward`."""
+        return fused.Workspace(self.ops)
+
+    def forward(self, x, upto=None, rng=None, work=None):
         """Run a batch through the network and keep what every layer left behind.
 
         Parameters
@@ -118,6 +129,9 @@ class Network:
             The last layer to compute; default: the logits.
         rng : numpy.random.Generator, optional
             Given only in training: dropout draws from it. Without it, dropout does nothing.
+        work : Workspace, optional
+            From `workspace`: takes the fast path for pictures. A convolution, its ReLU and its pool leave only their
+            last output, and only until the next pass with the same `work`; the way back undoes pools by switches.
 
         Returns
         -------
@@ -129,16 +143,18 @@ class Network:
             Images of the wrong shape or dtype, or with NaN; an unknown layer.
         """
         x = check_images(x, self.input_shape, "x")
-        return self._forward(x, self.check_layer(self.layer_names[-1] if upto is None else upto), rng)
-
-    def _forward(self, x, upto, rng=None):
+        upto = self.check_layer(self.layer_names[-1] if upto is None else upto)
         x = y = self.ops.from_images(x)
-        trace = Trace(self.ops, x)
-        for layer in self.layers:
-            y, trace.caches[layer.name] = layer.forward(self.ops, self.params.get(layer.name), y, rng)
-            trace.outputs[layer.name] = y
-            if layer.name == upto:
-                break
+        trace = Trace(self.ops, x, work)
+        steps = self.layers[: self.layer_names.index(upto) + 1] if work is None else fused.plan(self.layers, upto, True)
+        for step in steps:
+            p, name = self.params.get(step.name), step.name
+            if isinstance(step, fused.Block):
+                name = step.output
+                y, trace.caches[name] = step.forward(self.ops, p, y, work, exact=True)
+            else:
+                y, trace.caches[name] = step.forward(self.ops, p, y, rng)
+            trace.steps[name], trace.outputs[name] = step, y
         trace.upto = upto
         return trace
 
@@ -205,10 +221,37 @@ class Network:
         at = self.check_layer(trace.upto if at is None else at)
         rule = rules.get_rule(rule, unpool)
         self._check_seed(trace, seed, at)
-        dy = self.ops.asarray(seed)
-        for layer in reversed(self.layers[: self.layer_names.index(at) + 1]):
-            dy = layer.backward(self.ops, self.params.get(layer.name), trace.caches[layer.name], dy, rule)
-        return self.ops.to_numpy(dy)
+        if trace.work is not None and unpool != "switches":
+            raise InputError(f"a trace of the fast path has only switches for its pools: no way back by {unpool!r}")
+        dx = self.ops.to_numpy(fused.backward(self, trace, self.ops.asarray(seed), at, rule))
+        return dx if trace.work is None else dx.copy()
+
+    def backward_each(self, trace, at=None, rule="gradient"):
+        """Send ones back from each unit (or map) of a layer, one at a time; keep the largest absolute signal.
+
+        Parameters
+        ----------
+        trace : Trace
+            Of the fast path, that reached `at`.
+        at : str, optional
+            Default: the last layer of the trace.
+        rule : "gradient", "deconvnet" or "guided"
+
+        Returns
+        -------
+        numpy.ndarray (N, H, W)
+            The largest over the units and the colours.
+
+        Raises
+        ------
+        InputError
+            Unknown layer or rule; a trace that keeps every layer.
+        """
+        at = self.check_layer(trace.upto if at is None else at)
+        trace[at]  # raises, naming the layers that there are
+        if trace.work is None:
+            raise InputError("backward_each takes a trace of the fast path: forward(x, work=net.workspace())")
+        return self.ops.to_numpy(fused.backward_each(self, trace, at, rules.get_rule(rule)))
 
     def param_grads(self, trace, dlogits):
         """Gradients of every parameter for a signal at the logits: {layer: {name: array}}.
@@ -226,6 +269,8 @@ class Network:
             The trace stops before the logits, or `dlogits` has another shape.
         """
         self._check_seed(trace, dlogits, self.layer_names[-1])
+        if trace.work is not None:
+            raise InputError("a trace of the fast path does not keep what gradients of the parameters need")
         rule, dy, grads = rules.RULES["gradient"], self.ops.asarray(dlogits), {}
         first = next((i for i, name in enumerate(self.layer_names) if name in self.params), len(self.layers))
         for i in range(len(self.layers) - 1, first - 1, -1):

@@ -53,8 +53,9 @@ def project(net, x, layer, maps="strongest", unpool="switches", rule="deconvnet"
     else:
         chosen = units_per_image(net, layer, maps, len(images), "maps")
     projection = np.empty(images.shape, net.dtype)
+    work = net.workspace() if unpool == "switches" else None  # the fast path knows only them
     for some in batches(net, len(images), layer):
-        trace = net.forward(images[some], upto=layer)
+        trace = net.forward(images[some], upto=layer, work=work)
         a = trace[layer]
         if isinstance(maps, str):
             chosen[some] = strongest(a) if a.ndim == 4 else a.argmax(1)

@@ -194,7 +194,7 @@ def maximize(
     where = _where(net.shapes[layer], units, position)
     one = np.zeros((len(units), *net.shapes[layer]), net.dtype)  # the scores' derivative at the layer
     one[where] = 1
-    state = {}
+    state, work = {}, net.workspace()
     scores, objectives = np.empty((2, steps + 1, len(units)))
     best = np.full(len(units), -np.inf)
     best_step, best_x = np.zeros(len(units), int), x.copy()
@@ -202,7 +202,7 @@ def maximize(
     for i in tqdm(range(steps + 1), desc=f"maximize {layer}", disable=not progress, leave=False):
         for clip in clips:
             x = clip.apply(x, mean=mean)
-        trace = net.forward(mean + x, upto=layer)
+        trace = net.forward(mean + x, upto=layer, work=work)
         scores[i] = trace[layer][where].reshape(len(units), -1).sum(1, dtype=np.float64)
         penalty, penalty_grad = 0.0, 0.0
         for r in penalties:
@@ -219,7 +219,7 @@ def maximize(
             shifted = mean + x
             for r, by in zip(jitters, shifts):
                 shifted = r.shift(shifted, by)
-            trace = net.forward(shifted, upto=layer)
+            trace = net.forward(shifted, upto=layer, work=work)
         g = net.backward(trace, one, at=layer, rule="gradient")
         for r, by in zip(reversed(jitters), reversed(shifts)):
             g = r.unshift(g, by)

@@ -37,8 +37,12 @@ def gradient(net, x, target, rule="gradient"):
     last = net.layer_names[-1]
     target = units_per_image(net, last, target, len(images), "target")
     dx = np.empty(images.shape, net.dtype)
+    work = net.workspace()
     for some in batches(net, len(images), last):
-        dx[some] = _of_classes(net, net.forward(images[some]), target[some], rule)
+        trace = net.forward(images[some], work=work)
+        seed = np.zeros((len(trace), *net.shapes[last]), net.dtype)
+        seed[np.arange(len(trace)), target[some]] = 1
+        dx[some] = net.backward(trace, seed, rule=rule)
     return dx
 
 
@@ -64,13 +68,7 @@ def saliency(net, x, target=None, rule="gradient"):
     images = images_for(net, x)
     choose(rule, RULES, "rule")
     last = net.layer_names[-1]
-    result = np.zeros(images.shape[:3], net.dtype)
-    for some in batches(net, len(images), last):
-        trace = net.forward(images[some])
-        for target in range(net.shapes[last][0]):
-            dx = _of_classes(net, trace, np.full(len(trace), target), rule)
-            np.maximum(result[some], np.abs(dx).max(-1), out=result[some])
-    return result
+    return _largest(net, images, last, rule)
 
 
 def layer_backprop(net, x, layer, rule="gradient"):
@@ -96,19 +94,12 @@ def layer_backprop(net, x, layer, rule="gradient"):
     images = images_for(net, x)
     map_layer(net, layer)
     choose(rule, RULES, "rule")
-    result = np.zeros(images.shape[:3], net.dtype)
+    return _largest(net, images, layer, rule)
+
+
+def _largest(net, images, layer, rule):
+    """The largest absolute signal over colours and all units of `layer`, (N, H, W)."""
+    result, work = np.empty(images.shape[:3], net.dtype), net.workspace()
     for some in batches(net, len(images), layer):
-        trace = net.forward(images[some], upto=layer)
-        seed = np.zeros_like(trace[layer])
-        for m in range(seed.shape[-1]):
-            seed[..., m] = 1
-            dx = net.backward(trace, seed, at=layer, rule=rule)
-            seed[..., m] = 0
-            np.maximum(result[some], np.abs(dx).max(-1), out=result[some])
+        result[some] = net.backward_each(net.forward(images[some], upto=layer, work=work), rule=rule)
     return result
-
-
-def _of_classes(net, trace, target, rule):
-    seed = np.zeros((len(trace), *net.shapes[net.layer_names[-1]]), net.dtype)
-    seed[np.arange(len(trace)), target] = 1
-    return net.backward(trace, seed, rule=rule)

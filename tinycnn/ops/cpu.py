@@ -91,7 +91,7 @@ class Ops(reference.Ops):
         arrays = (a.reshape(-1) for a in (p, g, v))
         run(kernels.sgd_step, *arrays, *map(self.dtype.type, (lr, momentum)), size=p.size)
 
-    def conv_relu_pool(self, x, w, b, stride, padding, window, pool_stride, pool_padding, work):
+    def conv_relu_pool(self, x, w, b, stride, padding, window, pool_stride, pool_padding, work, exact=False):
         fast = thin if thin.applies(w, stride, padding) else winograd if winograd.applies(w, stride, padding) else None
         if fast is None:
             return super().conv_relu_pool(x, w, b, stride, padding, window, pool_stride, pool_padding, work)
@@ -99,8 +99,11 @@ class Ops(reference.Ops):
         y = work("y", (len(x), OH, OW, w.shape[3]), x.dtype)
         switches = work("switches", y.shape, np.uint8)
         with single_threaded_blas():
-            fast.forward(x, w, b, y, switches, (*window, *pool_stride, top, left), work)
+            fast.forward(x, w, b, y, switches, (*window, *pool_stride, top, left), work, exact)
         return y, switches
+
+    def conv_relu_pool_exact(self, *args):
+        return self.conv_relu_pool(*args, exact=True)
 
     def conv_relu_pool_backward(
         self, x, w, y, switches, dy, stride, padding, window, pool_stride, pool_padding, need_dx, work
@@ -117,3 +120,19 @@ class Ops(reference.Ops):
         return super().conv_relu_pool_backward(
             x, w, y, switches, dy, stride, padding, window, pool_stride, pool_padding, need_dx, work
         )
+
+    def conv_relu_pool_backward_data(
+        self, w, y, switches, dy, shape, stride, padding, window, pool_stride, pool_padding,
+        mask, rectify, work, out=None,
+    ):  # fmt: skip
+        if not sparse.applies_to_data(w, stride, padding):
+            return super().conv_relu_pool_backward_data(
+                w, y, switches, dy, shape, stride, padding, window, pool_stride, pool_padding, mask, rectify, work, out
+            )  # fmt: skip
+        _, _, top, left = windows(shape[1:], window, pool_stride, pool_padding)
+        dx = work("dx", (len(dy), *shape[1:]), dy.dtype) if out is None else out
+        sparse.backward_data(w, y, switches, dy, dx, (*window, *pool_stride, top, left), mask, rectify, work)
+        return dx
+
+    def largest(self, dx, out):
+        run(kernels.largest, dx, out, size=dx.size)

@@ -316,6 +316,22 @@ def relu_backward(part, parts, dy, y, dx, mask, rectify):
         dx[i] = dy[i] if keep else 0
 
 
+@njit(nogil=True, cache=True)
+def largest(part, parts, dx, out):
+    """out (N, H, W) = max(out, |dx| over colours and signals)."""
+    N, H, W = out.shape
+    C = dx.shape[3]
+    first, last = share(N * H, part, parts)
+    for row in range(first, last):
+        n, h = row // H, row % H
+        best = out[n, h]
+        for s in range(n, len(dx), N):
+            pixels = dx[s, h].reshape(-1)
+            for v in range(W):
+                for k in range(C):
+                    best[v] = max(best[v], abs(pixels[np.uintp(v * C + k)]))
+
+
 # -- dense -----------------------------------------------------------------------------------------------------------
 
 

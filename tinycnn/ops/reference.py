@@ -150,6 +150,32 @@ class Ops:
         dw, db = self.conv2d_backward_weights(x, dconv, w.shape, stride, padding)
         return dw, db, self.conv2d_backward_data(dconv, w, x.shape, stride, padding) if need_dx else None
 
+    def conv_relu_pool_exact(self, x, w, b, stride, padding, window, pool_stride, pool_padding, work):
+        """`conv_relu_pool` for pictures: where a fast convolution's rounding could decide, the plain sum does.
+
+        Pixels that tie (a black background) must tie here too, or a switch names another than the first of them.
+        """
+        return self.conv_relu_pool(x, w, b, stride, padding, window, pool_stride, pool_padding, work)
+
+    def conv_relu_pool_backward_data(
+        self, w, y, switches, dy, shape, stride, padding, window, pool_stride, pool_padding,
+        mask, rectify, work, out=None,
+    ):  # fmt: skip
+        """dx (S*N, H, W, C) of the block, for the ReLU's rule and `shape` (N, H, W, C) of its input; in `out` if given.
+
+        dy (S*N, OH, OW, K) are S signals for each image: signal s of image n is number s * N + n. A pooled zero
+        came from a ReLU that was off; what overlapping windows send to one place adds up before it is rectified.
+        """
+        N = len(y)
+        OH, OW, _, _ = windows(shape[1:], w.shape[:2], stride, padding)
+        dx = self.empty((len(dy), *shape[1:]), self.dtype) if out is None else out
+        for i in range(0, len(dy), N):
+            d = self.relu_backward(dy[i : i + N], y, mask, False)
+            d = self.unpool2d(d, switches, (N, OH, OW, w.shape[3]), window, pool_stride, pool_padding)
+            d = self.relu_backward(d, d, False, rectify)
+            dx[i : i + N] = self.conv2d_backward_data(d, w, shape, stride, padding)
+        return dx
+
     # -- elementwise -------------------------------------------------------------------------------------------
 
     def relu(self, x):
@@ -180,6 +206,11 @@ class Ops:
 
     def multiply(self, a, b):
         return a * b
+
+    def largest(self, dx, out):
+        """Raise out (N, H, W) to the largest absolute value over colours and signals of dx (S*N, H, W, C), in place."""
+        for i in range(0, len(dx), len(out)):
+            np.maximum(out, abs(dx[i : i + len(out)]).max(-1), out=out)
 
     # -- dense -------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,10 @@
 
 A 2x2 pool leaves a gradient at one convolution output in four, the ReLU at half of those. Each is one product of a
 number with a window: dw[k] += g * x[window] and dx[window] += g * w[k], whose rows of kw * C elements are contiguous.
-For 5x5 windows that is less work than any dense way; for 3x3 Winograd's filtering (winograd.py) does better.
+For 5x5 windows that is less work than any dense way; for 3x3 and dw Winograd's filtering (winograd.py) does better.
+
+Pictures need dx alone, by any rule, often of many signals through the same switches (a class each): `backward_data`
+lists the units of each convolution output once, then sums their filters in registers, signal by signal.
 """
 
 import numpy as np
@@ -10,11 +13,19 @@ from numba import njit
 
 from .kernels import pad_image, share
 from .parallel import PARTS, run, threads
+from .simd import BLOCK, LANES, add_window, sum_rows
+
+SIGNALS = 1 << 20  # elements of the images that a thread has at work
 
 
 def applies(w, stride, padding):
     """Whether a convolution is one that this way back suits: stride 1, SAME, larger than 3x3."""
     return tuple(stride) == (1, 1) and padding == "SAME" and w.shape[0] * w.shape[1] > 9
+
+
+def applies_to_data(w, stride, padding):
+    """Whether a convolution is one that `backward_data` knows: stride 1, SAME."""
+    return tuple(stride) == (1, 1) and padding == "SAME"
 
 
 def backward(x, w, y, switches, dy, pool, need_dx, work):
@@ -67,3 +78,107 @@ def _backward(
                 for v in range(W):
                     for k in range(C):
                         dx[n, h, v, k] = back[o + np.uintp(v * C + k)]
+
+
+def backward_data(w, y, switches, dy, dx, pool, mask, rectify, work):
+    """Fill dx (S*N, H, W, C) for S signals dy (S*N, OH, OW, K) per image: signal s of image n is number s * N + n.
+
+    `pool` is (kh, kw, sh, sw, top, left) of the pool; mask and rectify are the ReLU's rule.
+    """
+    kh, kw, C, K = w.shape
+    _, H, W, _ = dx.shape
+    length = -(-kw * C // LANES) * LANES  # of a window's row, and of all of them
+    filters = np.zeros((K, -(-kh * length // BLOCK) * BLOCK), w.dtype)
+    filters[:, : kh * length].reshape(K, kh, length)[:, :, : kw * C] = w.transpose(3, 0, 1, 2).reshape(K, kh, kw * C)
+    signals, size = len(dy) // len(y), (H + kh - 1) * (W + kw - 1) * C + length
+    group = max(1, min(signals, SIGNALS // size))
+    ring = (threads(), pool[0] * W, -(-pool[0] // pool[2]) * -(-pool[1] // pool[3]) * K)
+    scratch = (
+        work("back", (threads(), group, size), dy.dtype),
+        work("units", ring, np.int32),
+        work("channels", ring, np.int32),
+        work("counts", ring[:2], np.int64),
+        work("factors", (threads(), group, ring[2]), dy.dtype),
+        work("sums", (threads(), group, filters.shape[1]), dy.dtype),
+        work("totals", (threads(), K), dy.dtype),
+    )
+    run(_backward_data, filters, y, switches, dy, dx, mask, rectify, kh, kw, length, *pool, scratch=scratch)
+
+
+@njit
+def _list_units(y, switches, dy, n, r, all_signals, mask, table, units, channels, counts, sw):
+    """Append the units of pooled row r of image n, as far as they send something back, to their outputs' lists."""
+    OW, K = y.shape[2:]
+    longest = np.uintp(units.shape[1])
+    units, channels = units.reshape(-1), channels.reshape(-1)
+    for c in range(OW):
+        value, d, switch, unit = y[n, r, c], dy[n, r, c], switches[n, r, c], (r * OW + c) * K
+        for k in range(K):  # without a branch: what is not kept is overwritten by the next
+            p = np.uintp(table[switch[k]] + c * sw)
+            count = counts[p]
+            to = p * longest + np.uintp(count)
+            units[to], channels[to] = unit + k, k
+            counts[p] = count + (((value[k] > 0) | (not mask)) & ((d[k] != 0) | all_signals))
+
+
+@njit
+def _gather(d, units, channels, count, rectify, totals, factors):
+    """factors[e] = what the units of one convolution output send back; units of one channel add up before a rule."""
+    for e in range(count):
+        factors[e] = d[np.uintp(units[e])]
+    if rectify:
+        for e in range(count):
+            totals[channels[e]] = 0
+        for e in range(count):
+            totals[channels[e]] += factors[e]
+        for e in range(count):
+            k = channels[e]
+            factors[e] = totals[k] if totals[k] > 0 else 0
+            totals[k] = 0  # the first of a channel stands for all of them
+
+
+@njit(nogil=True, cache=True)
+def _backward_data(
+    part, parts, back, units, channels, counts, factors, sums, totals,
+    w, y, switches, dy, dx, mask, rectify, ch, cw, length, kh, kw, sh, sw, top, left,
+):  # fmt: skip
+    N, OH, OW, K = y.shape
+    H, W, C = dx.shape[1:]
+    signals, width = dy.reshape(len(dy), -1), (W + cw - 1) * C
+    S = len(dy) // N
+    groups = (S + len(back) - 1) // len(back)
+    table = np.empty(kh * kw, np.int64)
+    first, last = share(N * groups, part, parts)
+    for item in range(first, last):
+        n, s0 = item // groups, item % groups * len(back)
+        size = min(len(back), S - s0)
+        back[:size] = 0
+        counts[:] = 0
+        h0 = 0
+        for r in range(OH):
+            # A ring of kh rows of lists: the windows of row r end what those before have begun.
+            for s in range(kh * kw):
+                table[s] = (r * sh - top + s // kw) % kh * W + s % kw - left
+            _list_units(y, switches, dy, n, r, S > 1, mask, table, units, channels, counts, sw)
+            h1 = min(H, (r + 1) * sh - top) if r < OH - 1 else H
+            for h in range(h0, h1):
+                for v in range(W):
+                    p = h % kh * W + v
+                    count = counts[p]
+                    counts[p] = 0
+                    if count == 0:
+                        continue
+                    for s in range(size):
+                        _gather(signals[(s0 + s) * N + n], units[p], channels[p], count, rectify, totals, factors[s])
+                    for q in range(0, w.shape[1], BLOCK):
+                        for s in range(size):
+                            sum_rows(sums[s], q, w, w.shape[1], channels[p], factors[s], count)
+                    for s in range(size):
+                        add_window(back[s], h * width + v * C, width, sums[s], ch, length)
+            h0 = h1
+        for s in range(size):
+            for h in range(H):
+                o = np.uintp((h + (ch - 1) // 2) * width + (cw - 1) // 2 * C)
+                row = dx[(s0 + s) * N + n, h].reshape(-1)
+                for q in range(len(row)):
+                    row[q] = back[s, o + np.uintp(q)]

@@ -24,8 +24,8 @@ def applies(w, stride, padding):
     return tuple(stride) == (1, 1) and padding == "SAME" and w.shape[1] * w.shape[2] <= ROW
 
 
-def forward(x, w, b, y, switches, pool, work):
-    """Fill y and switches with the pooled block; `pool` is (kh, kw, sh, sw, top, left) of the pool."""
+def forward(x, w, b, y, switches, pool, work, exact):
+    """Fill y and switches with the pooled block, always by exact sums; `pool` is (kh, kw, sh, sw, top, left)."""
     kh, kw, C, K = w.shape
     padded = np.zeros((kh, ROW, K), w.dtype)
     padded[:, : kw * C] = w.reshape(kh, kw * C, K)

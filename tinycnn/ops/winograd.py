@@ -23,6 +23,7 @@ from .kernels import pool_image, share, unpool_image
 from .parallel import PARTS, run, threads
 
 TILES = 144  # a matrix product of so many rows is efficient, and its operands stay in the last cache
+SLACK = 1024  # times the rounding unit and an image's largest output: ten times the largest error seen
 CONTRACT = {"contract"}  # a * b + c may round once
 
 G = {
@@ -50,11 +51,17 @@ def transform_weights_back(dU, k):
     return (g.T @ dU.reshape(36, -1)).reshape(k, k, *dU.shape[1:])
 
 
-def forward(x, w, b, y, switches, pool, work):
-    """Fill y and switches with the pooled block; `pool` is (kh, kw, sh, sw, top, left) of the pool."""
+def forward(x, w, b, y, switches, pool, work, exact=False):
+    """Fill y and switches with the pooled block; `pool` is (kh, kw, sh, sw, top, left) of the pool.
+
+    exact: decide by plain sums which of a window is the first maximum and whether the ReLU is on, where the transforms'
+    rounding might: what ties in a plain convolution ties here too.
+    """
     m = 7 - len(w)
     scratch = _scratch(x, w.shape[3], m, work)
-    run(_forward, x, transform_weights(w), b, y, switches, (0,) * m, *pool, scratch=scratch)
+    filters = np.ascontiguousarray(w.transpose(3, 0, 1, 2)) if exact else np.empty((0,) * 4, w.dtype)
+    slack = x.dtype.type(SLACK * np.finfo(x.dtype).eps)
+    run(_forward, x, transform_weights(w), filters, slack, b, y, switches, (0,) * m, *pool, scratch=scratch)
 
 
 def backward(x, w, y, switches, dy, pool, need_dx, work):
@@ -225,7 +232,7 @@ def _output_tile(p, q, d, y, n, r, c, tile, zeros):
 
 
 @njit(nogil=True, cache=True, fastmath=CONTRACT)
-def _forward(part, parts, image, v, out, x, U, b, y, switches, zeros, kh, kw, sh, sw, top, left):
+def _forward(part, parts, image, v, out, x, U, filters, slack, b, y, switches, zeros, kh, kw, sh, sw, top, left):
     N, H, W, C = x.shape
     K = y.shape[3]
     m = len(zeros)  # a tuple's length is known to the compiler, which then leaves out what other sizes need
@@ -248,6 +255,70 @@ def _forward(part, parts, image, v, out, x, U, b, y, switches, zeros, kh, kw, sh
                 _output_tile(out, q, d, image, g, r, c, tile, zeros)
         for g in range(images):
             pool_image(image, g, b, y, switches, n0 + g, kh, kw, sh, sw, top, left)
+            if len(filters):
+                _settle(image, g, x, n0 + g, filters, slack, b, y, switches, kh, kw, sh, sw, top, left)
+
+
+@njit(fastmath=CONTRACT)
+def _settle(conv, g, x, n, filters, slack, b, y, switches, kh, kw, sh, sw, top, left):
+    """Decide by plain sums where rounding might: several of a window near its maximum, or that near zero."""
+    H, W, K = conv.shape[1:]
+    OH, OW = y.shape[1:3]
+    flat = conv[g].reshape(-1)
+    largest = x.dtype.type(0)
+    for i in range(len(flat)):
+        largest = max(largest, abs(flat[i]))
+    slack *= largest
+    best, rivals, partial = np.empty(K, x.dtype), np.empty(K, x.dtype), np.empty(x.shape[3], x.dtype)
+    one = x.dtype.type(1)
+    for r in range(OH):
+        i0, i1 = max(0, r * sh - top), min(H, r * sh - top + kh)
+        for c in range(OW):
+            j0, j1 = max(0, c * sw - left), min(W, c * sw - left + kw)
+            best[:] = conv[g, i0, j0]
+            rivals[:] = -one
+            for i in range(i0, i1):
+                for j in range(j0, j1):
+                    value = conv[g, i, j]
+                    for k in range(K):
+                        best[k] = max(best[k], value[k])
+            for i in range(i0, i1):
+                for j in range(j0, j1):
+                    value = conv[g, i, j]
+                    for k in range(K):
+                        rivals[k] += one if value[k] >= best[k] - slack else 0
+            for k in range(K):
+                a = best[k] + b[k]
+                if a >= -slack and (rivals[k] > 0 or a <= slack):
+                    highest = -np.inf
+                    for i in range(i0, i1):
+                        for j in range(j0, j1):
+                            if conv[g, i, j, k] >= best[k] - slack:
+                                a = _plain_sum(x, n, i, j, filters[k], partial) + b[k]
+                                if a > highest:
+                                    highest, h, v = a, i, j
+                    if highest <= 0:
+                        highest, h, v = 0, i0, j0
+                    y[n, r, c, k] = highest
+                    switches[n, r, c, k] = (h - r * sh + top) * kw + v - c * sw + left
+
+
+@njit(fastmath=CONTRACT)
+def _plain_sum(x, n, h, v, w, partial):
+    """The convolution at (h, v) of image n with one filter w (k, k, C), always added up in the same order."""
+    H, W, C = x.shape[1:]
+    size = len(w)
+    h, v = h - size // 2, v - size // 2
+    partial[:] = 0
+    for i in range(max(0, -h), min(size, H - h)):
+        for j in range(max(0, -v), min(size, W - v)):
+            a, b = x[n, h + i, v + j], w[i, j]
+            for k in range(C):
+                partial[k] += a[k] * b[k]
+    total = partial[0]
+    for k in range(1, C):
+        total += partial[k]
+    return total
 
 
 # -- the block, backward ---------------------------------------------------------------------------------------------
