@@ -15,7 +15,8 @@ SPECIAL = {"tid": "threadIdx", "ntid": "blockDim", "ctaid": "blockIdx", "nctaid"
 def translate(ptx, signatures):
     """C++ with a launcher for each kernel; `signatures` (from the source) say how wide its parameters must be."""
     ptx = re.sub(r"//[^\n]*", "", ptx)
-    shared = dict(re.findall(r"\.shared \.align \d+ \.b8 (\w+)\[(\d+)\];", ptx))
+    declared = re.findall(r"\.shared \.align \d+ \.[a-z](\d+) (\w+)(?:\[(\d+)\])?;", ptx)
+    shared = {name: int(bits) // 8 * int(count or 1) for bits, name, count in declared}
     out = ['#include "ptx.h"', *(f"alignas(16) static u8 {s}[{n}], written_{s}[{n}];" for s, n in shared.items())]
     found = re.findall(r"\.visible \.entry (\w+)\(([^)]*)\)[^{]*\{(.*?)\n\}", ptx, re.S)
     if {name for name, _, _ in found} != set(signatures):
