@@ -11,7 +11,7 @@ import hosted
 import numpy as np
 import pytest
 from emulation import fakecupy as cp
-from emulation import host, nvrtc
+from emulation import faults, host, nvrtc
 from emulation.host import KernelError
 
 from tinycnn import get_ops
@@ -21,7 +21,8 @@ ROOT = Path(__file__).resolve().parent.parent
 needs_compiler = pytest.mark.skipif(host.COMPILER is None, reason="g++ is not here")
 needs_nvrtc = pytest.mark.skipif(nvrtc.find() is None, reason="nvidia-cuda-nvrtc is not installed")
 needs_cupy = pytest.mark.skipif(hosted.CUPY is None, reason="CuPy is not installed")
-MODES = [pytest.param("source", marks=needs_compiler), pytest.param("ptx", marks=[needs_compiler, needs_nvrtc])]
+SOURCE = "asan" if host.MODE == "asan" else "source"
+MODES = [pytest.param(SOURCE, marks=needs_compiler), pytest.param("ptx", marks=[needs_compiler, needs_nvrtc])]
 PTX = MODES[1:]
 
 SAMPLES = r"""
@@ -109,7 +110,7 @@ def test_a_read_beyond_an_array_even_inside_its_allocation(mode):
 
 def test_uninitialised_memory(mode):
     y = cp.empty(40, np.float32)
-    if mode == "source":
+    if mode != "ptx":
         sample("twice")(cp.empty(40, np.float32), y, np.int32(40))
         assert np.isnan(y.get()).all()
     else:
@@ -153,7 +154,7 @@ def test_a_divergent_barrier(mode):
 
 def test_what_a_block_leaves_in_shared_memory_is_not_there_for_the_next(mode):
     y = cp.empty(64, np.float32)
-    if mode == "source":
+    if mode != "ptx":
         sample("left_behind")(ramp(2), y)
         assert (y.get()[:32] == 1).all() and np.isnan(y.get()[32:]).all()
     else:
@@ -322,7 +323,7 @@ def test_every_kernel_computes_the_reference_in_every_order(mode, monkeypatch, d
     if hosted.DEVICE != "emulated":
         pytest.skip("the device orders threads as it likes")
     before, found = cp.emulator.counts.copy(), []
-    for order in (0, 1, 2) if mode == "source" else (3,):
+    for order in (0, 1, 2) if mode == SOURCE else (3,):
         monkeypatch.setattr(cp.emulator, "order", order)
         found.append(everything(type(get_ops("gpu", dtype))(dtype)))
     for a, e in zip(found[0], everything(get_ops("reference", dtype)), strict=True):
@@ -381,6 +382,11 @@ def test_a_name_that_cupy_does_not_have_is_seen(tmp_path):
     (tmp_path / "file.py").write_text("import cupy as cp\nx = cp.emptied(3)\ncp.cuda.runtime.getDevices()\n")
     result = run("-m", "tests.emulation.api", str(tmp_path / "file.py"))
     assert result.returncode == 1 and "cupy.emptied" in result.stdout and "cuda.runtime.getDevices" in result.stdout
+
+
+@pytest.mark.parametrize("fault", faults.FAULTS, ids=lambda f: f.what)
+def test_the_text_of_every_planted_fault_is_still_there(fault):
+    assert faults.planted(fault)
 
 
 def test_no_emulated_device_is_there_for_tests_that_do_not_ask():
