@@ -95,6 +95,9 @@ class Ops(reference.Ops):
     def to_numpy(self, a):
         return a.get() if isinstance(a, cp.ndarray) else np.asarray(a)
 
+    def contiguous(self, a):
+        return cp.ascontiguousarray(a)
+
     def empty(self, shape, dtype):
         nbytes = _size(shape) * np.dtype(dtype).itemsize
         return self._within_memory(cp.empty, nbytes, shape, dtype)
@@ -264,7 +267,10 @@ class Ops(reference.Ops):
 
     # -- conv -> relu -> pool ----------------------------------------------------------------------------------
 
-    def conv_relu_pool(self, x, w, b, stride, padding, window, pool_stride, pool_padding, work):
+    def conv_relu_pool_exact(self, *args):
+        return self.conv_relu_pool(*args, exact=True)
+
+    def conv_relu_pool(self, x, w, b, stride, padding, window, pool_stride, pool_padding, work, exact=False):
         K = w.shape[3]
         H, W, _, _ = windows(x.shape[1:], w.shape[:2], stride, padding)
         OH, OW, top, left = windows((H, W), window, pool_stride, pool_padding)
@@ -273,7 +279,7 @@ class Ops(reference.Ops):
         for some in self._chunks(len(x), H * W * K):
             images = x[some]
             conv = self._buffer("conv", (len(images), H, W, K))
-            if _winograd_suits(w, stride, padding):
+            if _winograd_suits(w, stride, padding) and not exact:
                 self._winograd(images, w, conv)
             else:
                 self._forward(images, w, conv, stride, padding)
@@ -317,6 +323,10 @@ class Ops(reference.Ops):
         seed, threshold = rng.integers(2**64, dtype=np.uint64), np.uint64(rate * 2**32)
         self._each("dropout_mask", mask.size, mask, seed, threshold, 1 / (1 - rate))
         return mask
+
+    def largest(self, dx, out):
+        N, H, W = out.shape
+        self._each("largest", out.size, dx, out, len(dx) // N, dx.shape[3])
 
     def multiply(self, a, b):
         out = self.empty(a.shape, self.dtype)
