@@ -1,4 +1,6 @@
-"""Does the real cupy have what the backend uses? It can be imported without a device: `python -m tests.emulation.api`.
+"""Does the real cupy, which can be imported without a device, have what the backend uses?
+
+    python -m tests.emulation.api [FILE ...]
 
 Two questions: is every name that the backend's files write there, and does every function of the stand-in take its
 arguments by the names and in the order of the real one? What the stand-in does not have, the backend cannot use.
@@ -18,6 +20,7 @@ import cupy
 from . import fakecupy
 
 OPS = Path(__file__).resolve().parents[2] / "tinycnn" / "ops"
+FILES = OPS / "__init__.py", OPS / "gpu.py"
 
 
 def written_names(path):
@@ -77,22 +80,22 @@ def differences(fake, real, name="cupy"):
             yield f"{path} takes {parameters(getattr(real, key))}, the stand-in {parameters(ours)}"
 
 
-def problems():
+def problems(files):
     """Every difference, one line each."""
-    for file in ("__init__.py", "gpu.py"):
-        for name in sorted(written_names(OPS / file)):
+    for file in files:
+        for name in sorted(written_names(file)):
             node = cupy
             for part in name.split("."):
                 if name.startswith("cuda.cublas"):
                     break  # checked below
                 if not hasattr(node, part):
-                    yield f"{file} uses cupy.{name}, which does not exist"
+                    yield f"{file.name} uses cupy.{name}, which does not exist"
                     break
                 node = getattr(node, part)
     yield from differences(fakecupy, cupy)
 
 
 if __name__ == "__main__":
-    found = list(problems())
+    found = list(problems([Path(a) for a in sys.argv[1:]] or FILES))
     print(*found, f"cupy {cupy.__version__}: {len(found)} differences", sep="\n")
     sys.exit(bool(found))

@@ -99,12 +99,17 @@ class Buffer:
         for zone in self.zones if ASAN else ():
             getattr(ASAN, f"__asan_{how}_memory_region")(ctypes.c_void_p(zone.ctypes.data), ctypes.c_size_t(GUARD))
 
-    def intact(self):
-        return ASAN is not None or all((zone == MARK).all() for zone in self.zones)
+    def damaged(self):
+        """Whether a red zone was overwritten; it is as new then."""
+        found = False
+        for zone in self.zones if not ASAN else ():
+            if (zone != MARK).any():
+                zone[:], found = MARK, True
+        return found
 
     def __del__(self):
         if emulator and hasattr(self, "written"):  # neither at the end of the interpreter nor after OutOfMemoryError
-            if not self.intact():
+            if self.damaged():
                 emulator.damage.append(
                     f"memory beyond an allocation of {self.nbytes} bytes, now freed, was overwritten"
                 )
@@ -275,7 +280,7 @@ def _launch(module, name, grid, block, args):
     ranges = [(a.data.ptr, a.nbytes, a._written().ctypes.data) for _, a in arrays if module.checked and a.size]
     module.launch(name, grid, block, values, order, ranges)
     for p, a in arrays:
-        if not a._buffer.intact():
+        if a._buffer.damaged():
             raise KernelError(f"{name} wrote beyond the allocation of {p.name}")
     emulator.report_damage()
 

@@ -15,8 +15,9 @@ SPECIAL = {"tid": "threadIdx", "ntid": "blockDim", "ctaid": "blockIdx", "nctaid"
 def translate(ptx, signatures):
     """C++ with a launcher for each kernel; `signatures` (from the source) say how wide its parameters must be."""
     ptx = re.sub(r"//[^\n]*", "", ptx)
-    shared = dict(re.findall(r"\.shared \.align \d+ \.b8 (\w+)\[(\d+)\];", ptx))
-    out = ['#include "ptx.h"', *(f"alignas(16) static char {s}[{size}];" for s, size in shared.items())]
+    declared = re.findall(r"\.shared \.align \d+ \.[a-z](\d+) (\w+)(?:\[(\d+)\])?;", ptx)
+    shared = {name: int(bits) // 8 * int(count or 1) for bits, name, count in declared}
+    out = ['#include "ptx.h"', *(f"alignas(16) static u8 {s}[{n}], written_{s}[{n}];" for s, n in shared.items())]
     found = re.findall(r"\.visible \.entry (\w+)\(([^)]*)\)[^{]*\{(.*?)\n\}", ptx, re.S)
     if {name for name, _, _ in found} != set(signatures):
         raise KernelError(f"PTX has the kernels {[name for name, _, _ in found]}, the source {list(signatures)}")
@@ -40,9 +41,8 @@ def _kernel(name, body, used, shared):
         elif line and line not in "{}" and not line.startswith("."):
             lines.append(_instruction(line, number))
     ranges = "".join(f"ranges.push_back({{(u64){s}, {shared[s]}, (u64)written_{s}}}); " for s in used)
-    marks = [f"static u8 written_{s}[{shared[s]}];" for s in used]
     call = f"kernel_{name}(arguments);"
-    return "\n".join([*marks, *lines, "}", launcher(name, call, "bar.sync" in body, ranges)])
+    return "\n".join([*lines, "}", launcher(name, call, "bar.sync" in body, ranges)])
 
 
 def _instruction(line, number):
