@@ -9,17 +9,16 @@ import os
 import platform
 import shlex
 import sys
-import time
 from pathlib import Path
 
 from . import report
+from .extras import CPU_ONLY, EXTRAS
 from .sides import DEFAULT_PEERS, PEERS, SLACK, missing
-from .worker import PACE, Worker, WorkerError
+from .worker import Worker, WorkerError, time_rounds
 from .works import ITERATIONS, KINDS, catalogue, disagreement
 
 HERE = Path(__file__).resolve().parent
 QUICK = tuple(f"{kind}-{model}" for kind in ("train", "infer", "maximize") for model in ("mnist", "cifar10"))
-PAUSE = 0.02  # seconds; OpenMP's threads go on spinning for some milliseconds after their work
 
 
 class Parser(argparse.ArgumentParser):
@@ -38,7 +37,7 @@ def _positive(text):
 
 def parse(argv):
     """Return the arguments, those that were left out filled in."""
-    known = tuple(catalogue(1))
+    known = (*catalogue(1), *EXTRAS)
     p = Parser("python -m benchmarks", description=__doc__.split("\n")[0], allow_abbrev=False)
     p.add_argument("--backend", choices=("cpu", "gpu"), default="cpu", help="ours on this backend; default: cpu")
     p.add_argument("--peers", nargs="*", metavar="PEER", help="; ".join(f"{b}: {', '.join(PEERS[b])}" for b in PEERS))
@@ -56,7 +55,11 @@ def parse(argv):
             p.error(f"no peer {peer!r} for backend {args.backend}; choose from: {', '.join(PEERS[args.backend])}")
     args.peers = tuple(dict.fromkeys(args.peers))
     args.rounds = args.rounds or (3 if args.quick else 9)
-    args.work = list(dict.fromkeys(args.work or (QUICK if args.quick else known)))
+    if args.backend == "gpu" and args.work and (wrong := [name for name in args.work if name in CPU_ONLY]):
+        p.error(f"{wrong[0]} is measured with backend cpu only")
+    if args.work is None:
+        args.work = QUICK if args.quick else [n for n in known if args.backend == "cpu" or n not in CPU_ONLY]
+    args.work = list(dict.fromkeys(args.work))
     args.out = args.out or Path("out/benchmarks")
     args.threads = thread_count(os.environ.get("NUMBA_NUM_THREADS"), len(os.sched_getaffinity(0)))
     return args
@@ -74,22 +77,6 @@ def machine():
             if text.startswith("model name"):
                 return text.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
-
-
-def time_rounds(workers, rounds, repeats=1):
-    """Milliseconds, one list per worker; the workers take turns.
-
-    A peer that is PACE times slower than another takes part in two rounds only.
-    """
-    times = {name: [] for name in workers}
-    for i in range(rounds):
-        fastest = min((min(ms) for name, ms in times.items() if name != "ours" and ms), default=0)
-        for name, worker in workers.items():
-            if i >= 2 and name != "ours" and min(times[name]) > PACE * fastest:
-                continue
-            time.sleep(PAUSE)
-            times[name].append(worker("time", repeats))
-    return times
 
 
 def run_work(work, args, results):
@@ -114,30 +101,50 @@ def run_work(work, args, results):
                 found = workers[name]("prepare", work)
                 if name == "ours":
                     (ours,) = found.values()
+                    results["peak"] = max(results["peak"], workers[name]("peak"))  # on a busy machine it drifts
                 for how, result in found.items():
                     error, same = disagreement(work.kind, ours, result, SLACK.get(name, 1))
                     extra[name]["difference"] = max(error, extra[name].get("difference", 0))
                     if not same:
                         raise WorkerError(f"it does not compute the same ({how}): relative difference {error:.1e}")
-                extra[name]["formulation"] = workers[name]("choose")
+                extra[name]["formulation"], extra[name]["formulations_ms"] = workers[name]("choose")
             except WorkerError as e:
                 drop(name, e)
                 if name == "ours":
                     return
         try:
-            times = time_rounds(workers, args.rounds, 10 if args.backend == "gpu" and not work.upto else 1)
+            repeats = 10 if args.backend == "gpu" and work.kind in ("train", "infer") else 1  # launches overlap
+            times = time_rounds(workers, args.rounds, repeats, workers.keys() - {"ours"})
             for name in workers:
                 extra[name]["memory"] = workers[name]("memory")
         except WorkerError as e:
             return drop("a side", e)
     per = ITERATIONS if work.kind == "maximize" else 1
     row = {"work": work.name, "what": KINDS[work.kind], "images": work.images}
-    row |= report.summary(times, per, work.flops(work.network()), results["peak"])
+    row |= report.summary(times, per, work.flops(work.network()))
     for name, side in row["sides"].items():
         side |= extra[name] | {"times_ms": times[name]}
     results["works"].append(row)
-    for text in report.cells(row):
+    for text in report.cells(row, results["peak"]):
         print(report.line(text), flush=True)
+
+
+def run_extra(name, args, results):
+    """Measure one of extras.py; print its table and add it to `results`."""
+
+    def note(text):
+        results["notes"].append(text)
+        results["failed"] = True
+        print(text, flush=True)
+
+    try:
+        table = EXTRAS[name](args, ("ours", *results["peers"]), note)
+    except WorkerError as e:
+        return note(f"{name}: left out: {e}")
+    results["tables"].append(table)
+    print(f"\n{table['title']}", flush=True)
+    for row in (table["head"], *table["rows"]):
+        print("  ".join(f"{c:<28}" for c in row).rstrip(), flush=True)
 
 
 def main(argv=None):
@@ -173,7 +180,11 @@ def main(argv=None):
     works = catalogue(args.batch)
     print(report.line(report.COLUMNS), flush=True)
     for name in args.work:
-        run_work(works[name], args, results)
+        if name in works:
+            run_work(works[name], args, results)
+    for name in args.work:
+        if name in EXTRAS:
+            run_extra(name, args, results)
     finish(args, results)
     return 1 if results["failed"] else 0
 

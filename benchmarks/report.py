@@ -6,7 +6,7 @@ import statistics
 import numpy as np
 
 
-def summary(times, per=1, flops=0, peak=None):
+def summary(times, per=1, flops=0):
     """Sum up the rounds of one work.
 
     Parameters
@@ -17,22 +17,19 @@ def summary(times, per=1, flops=0, peak=None):
         How often one timed call did what is counted (iterations).
     flops : float
         Floating-point operations of a dense implementation.
-    peak : float, optional
-        GFLOP/s of a large matrix product on this machine.
 
     Returns
     -------
     dict
-        "sides": by side median_ms, min_ms, rounds, gflops, share_of_peak, and, but for ours, ratio (the median of
-        the ratios ours / side of each round), ratio_min, ratio_max. "fastest": the peer with the smallest median, or
-        None; "ratio", "ratio_min" and "ratio_max" to it.
+        "sides": by side median_ms, min_ms, rounds, gflops, and, but for ours, ratio (the median of the ratios
+        ours / side of each round), ratio_min, ratio_max. "fastest": the peer with the smallest median, or None;
+        "ratio", "ratio_min" and "ratio_max" to it.
     """
     sides, ours = {}, times["ours"]
     for name, ms in times.items():
         median = statistics.median(ms) / per
         row = {"median_ms": median, "min_ms": min(ms) / per, "rounds": len(ms)}
         row["gflops"] = flops / median / 1e6
-        row["share_of_peak"] = row["gflops"] / peak if peak else None
         if name != "ours":
             row |= spread([a / b for a, b in zip(ours, ms)])
         sides[name] = row
@@ -53,19 +50,18 @@ COLUMNS = ("work", "side", "median ms", "min ms", "ours/side", "range", "GFLOP/s
 WIDTHS = (20, 14, 10, 10, 10, 15, 9, 8, 8, 0)
 
 
-def cells(work):
+def cells(work, peak):
     """The rows of COLUMNS for one work, as strings; the fastest peer's ratio is marked."""
     for name, side in work["sides"].items():
         ratio = span = ""
         if "ratio" in side:
             ratio = f"{side['ratio']:.2f}" + (" *" if name == work["fastest"] else "")
             span = f"{side['ratio_min']:.2f} to {side['ratio_max']:.2f}"
-        share = f"{side['share_of_peak']:.0%}" if side["share_of_peak"] else ""
-        gflops = f"{side['gflops']:,.0f}" if side["gflops"] else ""
+        rates = (f"{side['gflops']:,.0f}", f"{side['gflops'] / peak:.0%}")
         size = f"{side['memory'] / 1e6:,.0f} MB" if side.get("memory") else ""
         times = (f"{side['median_ms']:,.1f}", f"{side['min_ms']:,.1f}")
         how = side.get("formulation", "")
-        yield (work["work"], name, *times, ratio, span, gflops, share, size, how)
+        yield (work["work"], name, *times, ratio, span, *rates, size, how)
 
 
 def line(row):
@@ -119,8 +115,7 @@ def header(results):
     """Lines that say where and how this was measured."""
     yield f"{results['machine']}, {results['threads']} threads, batch {results['batch']}, float32"
     yield "; ".join(results["versions"].values())
-    if results.get("peak"):
-        yield f"a large matrix product runs at {results['peak']:,.0f} GFLOP/s here (share of peak: of this)"
+    yield f"a large matrix product runs at {results['peak']:,.0f} GFLOP/s here (of peak: of this)"
 
 
 def markdown(results):
@@ -134,7 +129,7 @@ def markdown(results):
     out += [f"- {text}" for text in results["notes"]]
     if results["works"]:
         out += ["", "`*` marks the fastest peer. Quote the ratios: absolute times drift with the machine.", ""]
-        out += table(COLUMNS, (row for work in results["works"] for row in cells(work)))
-    for title, head, rows in results["tables"]:
-        out += ["", f"## {title}", "", *table(head, rows)]
+        out += table(COLUMNS, (row for work in results["works"] for row in cells(work, results["peak"])))
+    for extra in results["tables"]:
+        out += ["", f"## {extra['title']}", "", *table(extra["head"], extra["rows"])]
     return "\n".join(out) + "\n"

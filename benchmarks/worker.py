@@ -14,9 +14,11 @@ import pickle
 import subprocess
 import sys
 import tempfile
+import time
 
 THREAD_VARIABLES = ("OMP", "MKL", "OPENBLAS", "NUMBA")
-PACE = 4  # a formulation this many times slower than the best is not tried twice
+PAUSE = 0.02  # seconds; OpenMP's threads go on spinning for some milliseconds after their work
+PACE = 4  # what is this many times slower than the best is timed twice at most
 
 
 class WorkerError(Exception):
@@ -84,6 +86,22 @@ class Worker:
         self.log.close()
 
 
+def time_rounds(workers, rounds, repeats=1, peers=()):
+    """Milliseconds, one list per worker; the workers take turns.
+
+    Of `peers`, one that is PACE times slower than another takes part in two rounds only.
+    """
+    times = {name: [] for name in workers}
+    for i in range(rounds):
+        fastest = min((min(times[name]) for name in peers if times[name]), default=0)
+        for name, worker in workers.items():
+            if i >= 2 and name in peers and min(times[name]) > PACE * fastest:
+                continue
+            time.sleep(PAUSE)
+            times[name].append(worker("time", repeats))
+    return times
+
+
 class Servant:
     """What a side's process can be asked for."""
 
@@ -120,21 +138,27 @@ class Servant:
         return results
 
     def choose(self):
-        """Keep the fastest formulation alone, and return its name."""
+        """Keep the fastest formulation alone; return its name and the milliseconds of all."""
         best = {}
-        for how, run in self.runs.items() if len(self.runs) > 1 else ():
+        for how, run in self.runs.items():
             best[how] = self.side.time(run, 1)
             if best[how] < PACE * min(best.values()):
                 best[how] = min(best[how], self.side.time(run, 1))
-        fastest = min(best, key=best.get) if best else next(iter(self.runs))
+        fastest = min(best, key=best.get)
         self.runs = {fastest: self.runs[fastest]}
         forget_peak()
-        return fastest
+        return fastest, best
 
     def time(self, repeats):
         """Milliseconds of the work in the formulation that was chosen."""
         (run,) = self.runs.values()
         return self.side.time(run, repeats)
+
+    def first_step(self, work):
+        """Do a work once, in the first formulation, and nothing more."""
+        x, labels = work.inputs()
+        how = self.side.formulations(work.kind)[0]
+        self.side.numpy(self.side.prepare(work, how, work.network(), x, labels)())
 
     def memory(self):
         """Peak memory in bytes since the choice, over that of the process after its imports."""
@@ -182,7 +206,8 @@ def serve(name, backend, threads):
             servant = servant or Servant(name, backend, threads)
             result = getattr(servant, method)(*args)
         except Exception as e:  # every failure is the benchmark's to report
-            error = f"{type(e).__name__}: {e}".split("\n")[0]
+            said = str(e).strip().split("\n")
+            error = f"{type(e).__name__}: {said[-1].strip() if said[0].endswith(':') else said[0]}"
         pickle.dump((result, error), answers)
         answers.flush()
 

@@ -142,16 +142,15 @@ def _saliency(forward, way, x, channels):
         one = tf.one_hot(channel, channels)
         return tf.broadcast_to(one if y.shape.rank == 2 or way != "tiled" else one[:, None, None], y.shape)
 
-    with tape.stop_recording():
-        if way == "tiled":
-            g = tf.abs(tape.gradient(y, x, seed(tf.repeat(tf.range(channels), n))))
-            return tf.reduce_max(tf.reshape(tf.reduce_max(g, -1), (channels, n, *x.shape[1:3])), 0)
-        if way == "batched vjp":
-            g = tf.vectorized_map(lambda k: tape.gradient(y, x, seed(k)), tf.range(channels))
-            return tf.reduce_max(tf.abs(g), (0, -1))
-        largest = tf.zeros(x.shape[:3])
-        for k in range(channels):
-            with tf.control_dependencies([largest]):  # one after the other: memory for one
-                g = tape.gradient(y, x, seed(k))
-            largest = tf.maximum(largest, tf.reduce_max(tf.abs(g), -1))
-        return largest
+    if way == "tiled":
+        g = tf.abs(tape.gradient(y, x, seed(tf.repeat(tf.range(channels), n))))
+        return tf.reduce_max(tf.reshape(tf.reduce_max(g, -1), (channels, n, *x.shape[1:3])), 0)
+    if way == "batched vjp":
+        g = tf.vectorized_map(lambda k: tape.gradient(y, x, seed(k)), tf.range(channels))
+        return tf.reduce_max(tf.abs(g), (0, -1))
+    largest = tf.zeros(x.shape[:3])
+    for k in range(channels):
+        with tf.control_dependencies([largest]):  # one after the other: memory for one
+            g = tape.gradient(y, x, seed(k))
+        largest = tf.maximum(largest, tf.reduce_max(tf.abs(g), -1))
+    return largest
