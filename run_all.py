@@ -67,7 +67,7 @@ def main(argv=None):
     try:
         with threadpool_limits(1, user_api="blas"):  # sums of the same order whatever the machine's threads
             run(args, shlex.join(["python", "run_all.py", *argv]))
-    except (InputError, OSError) as e:
+    except (InputError, OSError, MemoryError) as e:
         text = e.strerror if isinstance(e, OSError) and e.strerror else str(e)
         place = f": {e.filename}" if getattr(e, "filename", None) and str(e.filename) not in text else ""
         print(f"run_all.py: error: {text}{place}", file=sys.stderr)

@@ -1,1 +1,1 @@
-"""Benchmarks: check that ours and a peer compute the same, then time both in turn. See README.md in this folder."""
+"""Benchmarks: check that ours and its peers compute the same, then time all in turn. See README.md in this folder."""

@@ -1,112 +1,203 @@
-"""Time training steps and inference beside PyTorch: ``python -m benchmarks [--work ...] [--rounds N]``.
+"""Check that ours and the peers compute the same, then time all in turn: ``python -m benchmarks``.
 
-Each work first checks that both sides compute the same (losses over three steps, logits), then warms up, then times
-interleaved rounds. The median of the ratios ours / peer of each round is the figure to quote: absolute times drift.
+Writes OUT/results.json and OUT/results.png. See README.md in this folder.
 """
 
 import argparse
-import json
+import contextlib
 import os
 import platform
-import statistics
+import shlex
 import sys
-import time
-from functools import partial
+from pathlib import Path
 
-import numpy as np
+from . import report
+from .extras import CPU_ONLY, EXTRAS
+from .sides import DEFAULT_PEERS, PEERS, SLACK, missing
+from .worker import Worker, WorkerError, time_rounds
+from .works import ITERATIONS, KINDS, catalogue, disagreement
 
-from tinycnn import fused, models, optim
-
-LR = 1e-4
-WORKS = [f"{kind}-{model}" for model in ("mnist", "cifar10", "stl10") for kind in ("train", "infer")]
-
-
-class Ours:
-    """Our side of a work, with the same surface as a peer."""
-
-    def __init__(self, net):
-        self.net, self.work, self.t = net, fused.Workspace(net.ops), 0
-        self.optimizer = optim.Adam(LR)
-        self.state = self.optimizer.init(net.ops, net.params)
-
-    def train_step(self, x, labels):
-        """One step of Adam on the mean cross-entropy; returns the loss before it."""
-        self.t += 1
-        loss, grads = fused.loss_and_grads(self.net, x, labels, self.work)
-        optim.step(self.net.ops, self.optimizer, self.net.params, grads, self.state, self.t)
-        return loss
-
-    def logits(self, x):
-        """Inference, (N, classes)."""
-        return fused.forward(self.net, x, self.work)[0]
+HERE = Path(__file__).resolve().parent
+QUICK = tuple(f"{kind}-{model}" for kind in ("train", "infer", "maximize") for model in ("mnist", "cifar10"))
 
 
-def check(ours, peer, x, labels):
-    """Raise unless both sides agree; trains both for three steps, which also warms them up."""
-    a, b = ours.logits(x).copy(), peer.logits(x)
-    if np.abs(a - b).max() > 1e-4 * np.abs(b).max():
-        sys.exit(f"benchmarks: error: logits differ by {np.abs(a - b).max():.2e}")
-    for step in range(3):
-        a, b = ours.train_step(x, labels), peer.train_step(x, labels)
-        if abs(a - b) > (1e-5, 1e-3, 1e-3)[step] * abs(b):  # Adam's first steps enlarge the smallest differences
-            sys.exit(f"benchmarks: error: losses differ at step {step}: ours {a}, {peer.name} {b}")
+class Parser(argparse.ArgumentParser):
+    """Answers a bad argument with one line."""
+
+    def error(self, message):
+        """Exit with status 2."""
+        self.exit(2, f"{self.prog}: error: {message}\n")
 
 
-def time_rounds(functions, rounds):
-    """Milliseconds, one list per function; the functions take turns."""
-    times = [[] for _ in functions]
-    for _ in range(rounds):
-        for function, ms in zip(functions, times):
-            time.sleep(0.02)  # OpenMP's threads go on spinning for some milliseconds after their work
-            start = time.perf_counter()
-            function()
-            ms.append(1e3 * (time.perf_counter() - start))
-    return times
+def _positive(text):
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+    return int(text)
 
 
-def main():
-    """Parse, run, print a table, and write JSON if asked."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.split("\n")[0])
-    parser.add_argument("--work", nargs="+", choices=WORKS, default=WORKS, metavar="WORK", help=", ".join(WORKS))
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--batch", type=int, default=100)
-    parser.add_argument("--json", help="also write the results to this file")
-    args = parser.parse_args()
-    threads = int(os.environ.get("NUMBA_NUM_THREADS", os.cpu_count()))
+def parse(argv):
+    """Return the arguments, those that were left out filled in."""
+    known = (*catalogue(1), *EXTRAS)
+    p = Parser("python -m benchmarks", description=__doc__.split("\n")[0], allow_abbrev=False)
+    p.add_argument("--backend", choices=("cpu", "gpu"), default="cpu", help="ours on this backend; default: cpu")
+    p.add_argument("--peers", nargs="*", metavar="PEER", help="; ".join(f"{b}: {', '.join(PEERS[b])}" for b in PEERS))
+    p.add_argument("--work", nargs="+", choices=known, metavar="WORK", help=", ".join(known) + " (default: all)")
+    p.add_argument("--quick", action="store_true", help="3 rounds, small works only")
+    p.add_argument("--rounds", type=_positive, metavar="N", help="default: 9")
+    p.add_argument("--batch", type=_positive, default=100, metavar="N", help="of training and inference; default: 100")
+    p.add_argument("--out", type=Path, metavar="DIR", help="default: out/benchmarks")
+    p.add_argument("--write-results", action="store_true", help="also write benchmarks/RESULTS.md")
+    args = p.parse_args(argv)
+    if args.peers is None:
+        args.peers = DEFAULT_PEERS[args.backend]
+    for peer in args.peers:
+        if peer not in PEERS[args.backend]:
+            p.error(f"no peer {peer!r} for backend {args.backend}; choose from: {', '.join(PEERS[args.backend])}")
+    args.peers = tuple(dict.fromkeys(args.peers))
+    args.rounds = args.rounds or (3 if args.quick else 9)
+    if args.backend == "gpu" and args.work and (wrong := [name for name in args.work if name in CPU_ONLY]):
+        p.error(f"{wrong[0]} is measured with backend cpu only")
+    if args.work is None:
+        args.work = QUICK if args.quick else [n for n in known if args.backend == "cpu" or n not in CPU_ONLY]
+    args.work = list(dict.fromkeys(args.work))
+    args.out = args.out or Path("out/benchmarks")
+    args.threads = thread_count(os.environ.get("NUMBA_NUM_THREADS"), len(os.sched_getaffinity(0)))
+    return args
+
+
+def thread_count(wanted, cores):
+    """The number of threads for every side: all cores, at most what NUMBA_NUM_THREADS says."""
+    return min(int(wanted), cores) if wanted else cores
+
+
+def machine():
+    """The name of the processor."""
+    with contextlib.suppress(OSError), open("/proc/cpuinfo") as f:
+        for text in f:
+            if text.startswith("model name"):
+                return text.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def run_work(work, args, results):
+    """Check and time one work on all sides; print its rows and add them to `results`."""
+
+    def drop(name, why):
+        print(f"{work.name}: {name} left out: {why}", flush=True)
+        results["notes"].append(f"{work.name}: {name} left out: {why}")
+        results["failed"] = True
+        workers.pop(name, None)
+
+    with contextlib.ExitStack() as stack:
+        workers = {
+            name: stack.enter_context(Worker(name, args.backend, args.threads)) for name in ("ours", *results["peers"])
+        }
+        extra, ours = {name: {} for name in workers}, None
+        for name in list(workers):
+            try:
+                if not workers[name]("formulations", work.kind):
+                    workers.pop(name)
+                    continue
+                found = workers[name]("prepare", work)
+                if name == "ours":
+                    (ours,) = found.values()
+                    results["peak"] = max(results["peak"], workers[name]("peak"))  # on a busy machine it drifts
+                for how, result in found.items():
+                    error, same = disagreement(work.kind, ours, result, SLACK.get(name, 1))
+                    extra[name]["difference"] = max(error, extra[name].get("difference", 0))
+                    if not same:
+                        raise WorkerError(f"it does not compute the same ({how}): relative difference {error:.1e}")
+                extra[name]["formulation"], extra[name]["formulations_ms"] = workers[name]("choose")
+            except WorkerError as e:
+                drop(name, e)
+                if name == "ours":
+                    return
+        try:
+            repeats = 10 if args.backend == "gpu" and work.kind in ("train", "infer") else 1  # launches overlap
+            times = time_rounds(workers, args.rounds, repeats, workers.keys() - {"ours"})
+            for name in workers:
+                extra[name]["memory"] = workers[name]("memory")
+        except WorkerError as e:
+            return drop("a side", e)
+    per = ITERATIONS if work.kind == "maximize" else 1
+    row = {"work": work.name, "what": KINDS[work.kind], "images": work.images}
+    row |= report.summary(times, per, work.flops(work.network()))
+    for name, side in row["sides"].items():
+        side |= extra[name] | {"times_ms": times[name]}
+    results["works"].append(row)
+    for text in report.cells(row, results["peak"]):
+        print(report.line(text), flush=True)
+
+
+def run_extra(name, args, results):
+    """Measure one of extras.py; print its table and add it to `results`."""
+
+    def note(text):
+        results["notes"].append(text)
+        results["failed"] = True
+        print(text, flush=True)
+
     try:
-        from . import torch_peer
-    except ImportError:
-        sys.exit("benchmarks: error: PyTorch is not installed; pip install torch")
-    print(f"{platform.processor() or platform.machine()}, {threads} threads, batch {args.batch}, float32, ", end="")
-    print(f"torch {torch_peer.VERSION}, numpy {np.__version__}, {args.rounds} interleaved rounds")
-    print(f"{'work':<15}{'ours ms':>9}{'torch ms':>10}{'ratio':>8}   range of ratios")
-    results = []
-    for model in dict.fromkeys(work.split("-")[1] for work in args.work):
-        net = models.build(model, "cpu")
-        rng = np.random.default_rng(0)
-        x = rng.random((args.batch, *net.input_shape), np.float32)
-        labels = rng.integers(0, 10, args.batch)
-        ours, peer = Ours(net), torch_peer.Peer(net, LR, threads)
-        check(ours, peer, x, labels)
-        for kind in ("train", "infer"):
-            if f"{kind}-{model}" not in args.work:
-                continue
-            arguments = (x, labels) if kind == "train" else (x,)
-            method = "train_step" if kind == "train" else "logits"
-            a, b = time_rounds([partial(getattr(side, method), *arguments) for side in (ours, peer)], args.rounds)
-            ratios = [p / q for p, q in zip(a, b)]
-            row = {"work": f"{kind}-{model}", "ours_ms": statistics.median(a), "torch_ms": statistics.median(b)}
-            row |= {"ratio": statistics.median(ratios), "ratio_min": min(ratios), "ratio_max": max(ratios)}
-            results.append(row)
-            print(
-                f"{row['work']:<15}{row['ours_ms']:>9.1f}{row['torch_ms']:>10.1f}{row['ratio']:>8.2f}"
-                f"   {row['ratio_min']:.2f} to {row['ratio_max']:.2f}",
-                flush=True,
-            )
-    if args.json:
-        with open(args.json, "w") as f:
-            json.dump(results, f, indent=1)
+        table = EXTRAS[name](args, ("ours", *results["peers"]), note)
+    except WorkerError as e:
+        return note(f"{name}: left out: {e}")
+    results["tables"].append(table)
+    print(f"\n{table['title']}", flush=True)
+    for row in (table["head"], *table["rows"]):
+        print("  ".join(f"{c:<28}" for c in row).rstrip(), flush=True)
+
+
+def main(argv=None):
+    """Run; return the exit status: 1 where a side failed or computed something else."""
+    argv = sys.argv[1:] if argv is None else argv
+    args = parse(argv)
+    lacking = {peer: missing(peer) for peer in args.peers}
+    results = {
+        "command": shlex.join(["python", "-m", "benchmarks", *argv]),
+        "machine": machine(),
+        "backend": args.backend,
+        "threads": args.threads,
+        "batch": args.batch,
+        "python": platform.python_version(),
+        "peers": [peer for peer in args.peers if not lacking[peer]],
+        "versions": {},
+        "notes": [f"{peer} skipped: {package} is not installed" for peer, package in lacking.items() if package],
+        "works": [],
+        "tables": [],
+        "failed": False,
+    }
+    with Worker("ours", args.backend, args.threads) as ours:
+        try:
+            results["versions"]["ours"], results["peak"] = ours("hello"), ours("peak")
+        except WorkerError as e:
+            print(f"benchmarks: error: ours cannot run: {e}", file=sys.stderr)
+            return 2
+    for peer in results["peers"]:
+        with Worker(peer, args.backend, args.threads) as worker, contextlib.suppress(WorkerError):  # run_work says why
+            results["versions"][peer] = worker("hello")
+    for text in (*report.header(results), *results["notes"]):
+        print(text)
+    works = catalogue(args.batch)
+    print(report.line(report.COLUMNS), flush=True)
+    for name in args.work:
+        if name in works:
+            run_work(works[name], args, results)
+    for name in args.work:
+        if name in EXTRAS:
+            run_extra(name, args, results)
+    finish(args, results)
+    return 1 if results["failed"] else 0
+
+
+def finish(args, results):
+    """Write the files."""
+    args.out.mkdir(parents=True, exist_ok=True)
+    report.write_json(args.out / "results.json", results)
+    report.plot(args.out / "results.png", results)
+    if args.write_results:
+        (HERE / "RESULTS.md").write_text(report.markdown(results))
+    print(f"{args.out / 'results.json'}, {args.out / 'results.png'} written")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

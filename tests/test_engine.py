@@ -1,5 +1,6 @@
 """Layers, networks and the fused path: gradients by finite differences, shapes, and what is refused."""
 
+import hosted
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -16,6 +17,7 @@ FUSED = {
     "float64": 1e-12,
 }  # Winograd: up to some 1e-5 over the millions of elements of the largest block
 
+FAST = [p for p in hosted.NAMES if p != "reference"]  # backends with a fused path of their own
 LAYERS = [
     (Conv2D("c", 3, 3), (5, 4, 2)),
     (Conv2D("c", 2, (2, 4), (2, 1)), (5, 6, 1)),
@@ -116,39 +118,42 @@ def test_the_fused_path_is_the_layered_path(backend, model):
     assert_fused_is_layered(net, x, rng.integers(0, 5, 11), FUSED["float64"])
 
 
+@pytest.mark.parametrize("backend", FAST)
 @pytest.mark.parametrize("shape, k, K, pool", [((28, 28, 1), 5, 32, 2), ((14, 14, 32), 5, 64, 2),
                                                ((32, 32, 3), 5, 96, 3), ((48, 48, 96), 3, 96, 3)])  # fmt: skip
-def test_fused_blocks_are_exact_to_rounding_in_float32(shape, k, K, pool):
+def test_fused_blocks_are_exact_to_rounding_in_float32(backend, shape, k, K, pool):
     """The study's blocks; the way back at the fused path's own switches, as float32 may break a near-tie either way."""
-    cpu, reference = get_ops("cpu"), get_ops("reference")
+    fast, reference = hosted.get_ops(backend, "float32"), get_ops("reference")
+    work = fused.Workspace(get_ops(backend))
     rng = np.random.default_rng(0)
-    x, w = cpu.asarray(rng.random((9, *shape))), cpu.asarray(rng.standard_normal((k, k, shape[2], K)) / 10)
-    b = cpu.asarray(rng.standard_normal(K) / 10)
+    x, w = fast.asarray(rng.random((9, *shape))), fast.asarray(rng.standard_normal((k, k, shape[2], K)) / 10)
+    b = fast.asarray(rng.standard_normal(K) / 10)
     geometry = ((1, 1), "SAME", (pool, pool), (2, 2), "SAME")
-    y, switches = cpu.conv_relu_pool(x, w, b, *geometry, fused.Workspace(cpu))
+    y, switches = fast.conv_relu_pool(x, w, b, *geometry, work)
     expected, where = reference.conv_relu_pool(x, w, b, *geometry, None)
     assert relative_error(y, expected) < FUSED["float32"]
     assert (switches != where).mean() < 1e-4 and (switches[y == 0] == 0).all()
-    dy = cpu.asarray(rng.standard_normal(y.shape))
+    dy = fast.asarray(rng.standard_normal(y.shape))
     for need_dx in (False, True):
-        back = cpu.conv_relu_pool_backward(x, w, y, switches, dy, *geometry, need_dx, fused.Workspace(cpu))
+        back = fast.conv_relu_pool_backward(x, w, y, switches, dy, *geometry, need_dx, work)
         layers = reference.conv_relu_pool_backward(x, w, y, switches, dy, *geometry, need_dx, None)
         assert (back[2] is None) == (not need_dx)
         for a, e in zip(back[: 2 + need_dx], layers):
             assert relative_error(a, e) < FUSED["float32"]
 
 
+@pytest.mark.parametrize("backend", FAST)
 @settings(max_examples=15, deadline=None)
 @given(
-    kernel=st.sampled_from([3, 5]), C=st.integers(1, 6), K=st.integers(1, 9), H=st.integers(3, 15),
-    W=st.integers(3, 15), pool=st.tuples(st.integers(1, 3), st.integers(1, 3)), N=st.integers(1, 10),
-    seed=st.integers(0, 99),
+    kernel=st.sampled_from([3, 5]), C=st.sampled_from([1, 2, 3, 6, 16, 19]), K=st.sampled_from([1, 2, 4, 9, 16, 21]),
+    H=st.integers(3, 15), W=st.integers(3, 15), pool=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    N=st.integers(1, 10), seed=st.integers(0, 99),
 )  # fmt: skip
-def test_fused_blocks_of_any_shape_equal_the_layers(kernel, C, K, H, W, pool, N, seed):
+def test_fused_blocks_of_any_shape_equal_the_layers(backend, kernel, C, K, H, W, pool, N, seed):
     specs = [Conv2D("c0", C, 1), Conv2D("c", K, kernel), ReLU("r"), MaxPool2D("p", *pool), Flatten("f"), Dense("d", 3)]
-    net = Network(specs, (H, W, 2), backend="cpu", dtype="float64", seed=seed)
+    net = Network(specs, (H, W, 2), backend=backend, dtype="float64", seed=seed)
     rng = np.random.default_rng(seed)
-    net.params["c"]["b"][...] = 0.1 * rng.standard_normal(K)
+    net.params["c"]["b"][...] = net.ops.asarray(0.1 * rng.standard_normal(K))
     assert_fused_is_layered(net, rng.random((N, H, W, 2)), rng.integers(0, 3, N), FUSED["float64"])
 
 

@@ -71,9 +71,9 @@ class Block:
         ones[...] = 1
         dx = work((self.name, "maps"), (len(maps) * len(x), *x.shape[1:]), ops.dtype)
         for i, k in enumerate(maps):
-            own = {"w": p["w"][..., k : k + 1].copy()}
-            own_cache = x, y[..., k : k + 1].copy(), switches[..., k : k + 1].copy()
-            self.backward(ops, own, own_cache, ones, rule, work, dx[i * len(x) : (i + 1) * len(x)])
+            w, own_y, own_switches = (ops.contiguous(a[..., k : k + 1]) for a in (p["w"], y, switches))
+            out = dx[i * len(x) : (i + 1) * len(x)]
+            self.backward(ops, {"w": w}, (x, own_y, own_switches), ones, rule, work, out)
         return dx
 
 

@@ -172,6 +172,7 @@ class _Run:
 
     def step(self, images, labels, batch):
         ops = self.net.ops
+        batch = ops.put(batch)
         x, labels = ops.from_images(images, batch), ops.take(labels, batch)
         unread = self.done - self.history.steps
         _, grads = fused.loss_and_grads(self.net, x, labels, self.work, self.rng, self.losses[unread : unread + 1])

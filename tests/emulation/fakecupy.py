@@ -11,13 +11,15 @@ import ctypes
 import functools
 import math
 import sys
-import types
 import weakref
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 
 from . import host
 from .host import KernelError
+
+__all__ = ["RawModule", "asarray", "ascontiguousarray", "cuda", "empty", "get_default_memory_pool", "ndarray", "zeros"]
 
 GUARD, MARK = 512, 0xA5  # bytes of red zone before and after an allocation, and what they hold
 POISON = 0xFF  # NaN in floats, -1 in integers: what a fresh allocation holds
@@ -38,8 +40,8 @@ class Emulator:
     mode : str
         How kernels run, see host.Module.
     counts : Counter
-        "launches", "allocations", "h2d" and "d2h" (transfers to and from the device), "h2d_bytes", "d2h_bytes", and the
-        launches of each kernel by its name.
+        "launches", "allocations", "h2d" and "d2h" (transfers to and from the device), "h2d_bytes", "d2h_bytes", "gemm",
+        and the launches of each kernel by its name.
     modules : list of RawModule
         Those that were built.
     """
@@ -55,9 +57,8 @@ class Emulator:
 
     def report_damage(self):
         """Raise if a red zone of an allocation that has been freed since was overwritten."""
-        damage, self.damage[:] = list(self.damage), []
-        if damage:
-            raise KernelError(damage[0])
+        if self.damage:
+            raise KernelError(self.damage.pop())
 
 
 emulator = Emulator()
@@ -67,24 +68,29 @@ class CUDARuntimeError(RuntimeError):
     """As in cupy.cuda.runtime."""
 
 
+class CUDADriverError(RuntimeError):
+    """As in cupy.cuda.driver."""
+
+
 class OutOfMemoryError(MemoryError):
     """As in cupy.cuda.memory."""
 
 
+# -- memory ----------------------------------------------------------------------------------------------------------
+
+
 class Buffer:
-    """An allocation between two red zones."""
+    """An allocation between two red zones; `written` says of each byte whether it was, for checked kernels."""
 
     def __init__(self, nbytes):
         if emulator.used + nbytes > emulator.limit:
             raise OutOfMemoryError(f"Out of memory allocating {nbytes:,} bytes (allocated so far: {emulator.used:,}).")
         emulator.counts["allocations"] += 1
-        memory = np.empty(nbytes + 2 * GUARD + 512, np.uint8)
-        start = -memory.ctypes.data % 512  # cupy's pool aligns to 512 bytes
-        self.zones = memory[start : start + GUARD], memory[start + GUARD + nbytes : start + 2 * GUARD + nbytes]
-        self.bytes, self.nbytes = memory[start + GUARD : start + GUARD + nbytes], nbytes
+        memory = np.full(nbytes + 2 * GUARD + 512, MARK, np.uint8)
+        start = -memory.ctypes.data % 512 + GUARD  # cupy's pool aligns to 512 bytes
+        self.bytes, self.nbytes = memory[start : start + nbytes], nbytes
+        self.zones = memory[start - GUARD : start], memory[start + nbytes : start + nbytes + GUARD]
         self.bytes[:] = POISON
-        for zone in self.zones:
-            zone[:] = MARK
         self.written = np.zeros(nbytes, np.uint8) if emulator.mode == "ptx" else None
         self._shield("poison")
         emulator.buffers.add(self)
@@ -93,23 +99,21 @@ class Buffer:
         for zone in self.zones if ASAN else ():
             getattr(ASAN, f"__asan_{how}_memory_region")(ctypes.c_void_p(zone.ctypes.data), ctypes.c_size_t(GUARD))
 
-    def intact(self):
-        return ASAN is not None or all((zone == MARK).all() for zone in self.zones)
+    def damaged(self):
+        """Whether a red zone was overwritten; it is as new then."""
+        found = False
+        for zone in self.zones if not ASAN else ():
+            if (zone != MARK).any():
+                zone[:], found = MARK, True
+        return found
 
     def __del__(self):
         if emulator and hasattr(self, "written"):  # neither at the end of the interpreter nor after OutOfMemoryError
-            if not self.intact():
+            if self.damaged():
                 emulator.damage.append(
                     f"memory beyond an allocation of {self.nbytes} bytes, now freed, was overwritten"
                 )
             self._shield("unpoison")
-
-
-def _plain(a):
-    """The NumPy array behind a device array; anything but a device array is refused, as cupy does."""
-    if not isinstance(a, ndarray):
-        raise TypeError(f"Unsupported type {type(a)}")
-    return a._array
 
 
 class ndarray:  # noqa: N801
@@ -127,7 +131,7 @@ class ndarray:  # noqa: N801
     ndim = property(lambda self: self._array.ndim)
     nbytes = property(lambda self: self._array.nbytes)
     flags = property(lambda self: self._array.flags)
-    data = property(lambda self: types.SimpleNamespace(ptr=self._array.ctypes.data))
+    data = property(lambda self: SimpleNamespace(ptr=self._array.ctypes.data))
 
     def _view(self, array):
         return ndarray(array, self._buffer)
@@ -159,25 +163,20 @@ class ndarray:  # noqa: N801
         self._write(_scalar(value))
 
     def reshape(self, *shape):
-        array = self._array.view()
-        try:
-            array.shape = shape[0] if len(shape) == 1 else shape
-        except AttributeError as error:
-            raise KernelError(f"reshape of {self.shape} to {shape} needs a copy on the device") from error
-        return self._view(array)
-
-    def view(self, dtype):
-        return self._view(self._array.view(dtype))
+        result = self._array.reshape(*shape)
+        if result.size and not np.shares_memory(result, self._array):
+            raise KernelError(f"reshape of {self.shape} to {shape} needs a copy on the device")
+        return self._view(result)
 
     def __len__(self):
         return len(self._array)
 
     def __getitem__(self, index):
-        for i in index if isinstance(index, tuple) else (index,):
-            if not (i is None or i is Ellipsis or isinstance(i, (int, np.integer, slice))):
-                raise TypeError(f"only integers and slices index a device array here, not {type(i)}")
         index = index if isinstance(index, tuple) else (index,)
-        return self._view(self._array[(*index, Ellipsis)] if Ellipsis not in index else self._array[index])
+        for i in index:
+            if not (i is Ellipsis or isinstance(i, (int, np.integer, slice))):
+                raise TypeError(f"only integers and slices index a device array here, not {type(i)}")
+        return self._view(self._array[index if Ellipsis in index else (*index, ...)])
 
     def __setitem__(self, index, value):
         target = self[index]
@@ -191,17 +190,17 @@ class ndarray:  # noqa: N801
             value = _scalar(value)
         target._write(value)
 
-    def __array__(self, *args, **kwargs):
-        raise TypeError("Implicit conversion to a NumPy array is not allowed. Use `.get()`.")
+    def _refuse(self, *args, **kwargs):
+        raise TypeError("a device array does not become a host value implicitly; use `.get()`")
 
-    def __array_function__(self, function, *args):
-        raise TypeError(f"numpy.{function.__name__} does not take device arrays")
+    __array__ = __array_function__ = __eq__ = __bool__ = __iter__ = _refuse
 
-    def __eq__(self, other):
-        raise TypeError("a device array is not compared by the backend")
 
-    def __bool__(self):
-        raise TypeError("the truth of a device array would be a hidden transfer")
+def _plain(a):
+    """The NumPy array behind a device array; anything but a device array is refused, as cupy does."""
+    if not isinstance(a, ndarray):
+        raise TypeError(f"Unsupported type {type(a)}")
+    return a._array
 
 
 def _scalar(value):
@@ -211,7 +210,7 @@ def _scalar(value):
 
 
 def empty(shape, dtype=float, order="C"):
-    dtype, shape = np.dtype(dtype), (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
+    dtype, shape = np.dtype(dtype), tuple(shape) if np.iterable(shape) else (shape,)
     buffer = Buffer(math.prod(shape) * dtype.itemsize)
     return ndarray(np.ndarray(shape, dtype, buffer.bytes, order=order), buffer)
 
@@ -224,9 +223,7 @@ def zeros(shape, dtype=float, order="C"):
 
 def asarray(a, dtype=None):
     if isinstance(a, ndarray):
-        if dtype not in (None, a.dtype):
-            raise KernelError(f"asarray of a device array of {a.dtype} as {dtype} launches a conversion")
-        return a
+        return ascontiguousarray(a, dtype) if dtype not in (None, a.dtype) else a
     a = np.asarray(a, dtype)
     fortran = a.flags.f_contiguous and not a.flags.c_contiguous  # cupy keeps this layout
     out = empty(a.shape, a.dtype, "F" if fortran else "C")
@@ -237,61 +234,20 @@ def asarray(a, dtype=None):
 
 
 def ascontiguousarray(a, dtype=None):
-    """A copy where the layout or the type differs, as a kernel of cupy's makes it."""
-    if not (_plain(a).flags.c_contiguous and dtype in (None, a.dtype)):
-        out = empty(a.shape, dtype or a.dtype)
-        out._write(a._read())
-        return out
-    return a
+    if _plain(a).flags.c_contiguous and dtype in (None, a.dtype):
+        return a
+    out = empty(a.shape, dtype or a.dtype)
+    out._write(a._read())
+    return out
 
 
-class Cublas(types.ModuleType):
-    """cuBLAS products on addresses: column-major, out = op(a) op(b) + beta out, maybe a batch of them."""
-
-    def __init__(self, name):
-        super().__init__(name)
-        for letter, dtype in (("s", np.float32), ("d", np.float64)):
-            setattr(self, letter + "gemm", functools.partial(self._gemm, np.dtype(dtype)))
-            setattr(self, letter + "gemmStridedBatched", functools.partial(self._batched, np.dtype(dtype)))
-
-    def _gemm(self, dtype, handle, ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc):
-        self._batched(dtype, handle, ta, tb, m, n, k, alpha, a, lda, 0, b, ldb, 0, beta, c, ldc, 0, 1)
-
-    def _batched(self, dtype, handle, ta, tb, m, n, k, alpha, a, lda, sa, b, ldb, sb, beta, c, ldc, sc, batch):
-        alpha, beta = (dtype.type(np.ctypeslib.as_array(ctypes.cast(p, _C[dtype]), (1,))[0]) for p in (alpha, beta))
-        if ta not in (0, 1) or tb not in (0, 1) or min(m, n, k, batch) < 1:
-            raise CUDADriverError(f"CUBLAS_STATUS_INVALID_VALUE: transposed {ta}, {tb}; sizes {m}, {n}, {k}, {batch}")
-        a = _matrices(dtype, a, *((m, k) if not ta else (k, m)), lda, sa, batch)
-        b = _matrices(dtype, b, *((k, n) if not tb else (n, k)), ldb, sb, batch)
-        c = _matrices(dtype, c, m, n, ldc, sc, batch)
-        if any(np.shares_memory(c._array, x._array) for x in (a, b)):
-            raise KernelError("a matrix product writes to an operand")
-        op_a, op_b = (x._read().swapaxes(1, 2) if t else x._read() for x, t in ((a, ta), (b, tb)))
-        product = alpha * (op_a @ op_b)
-        c._write(product + beta * c._read() if beta else product)
-        emulator.counts["gemm"] += 1
-
-
-_C = {np.dtype(np.float32): ctypes.POINTER(ctypes.c_float), np.dtype(np.float64): ctypes.POINTER(ctypes.c_double)}
-
-
-def _matrices(dtype, address, rows, columns, ld, stride, batch):
-    """`batch` column-major matrices at an address, which must lie inside one allocation."""
-    if ld < rows:
-        raise CUDADriverError(f"CUBLAS_STATUS_INVALID_VALUE: leading dimension {ld} < {rows} rows")
-    size = ((batch - 1) * stride + (columns - 1) * ld + rows) * dtype.itemsize
-    for buffer in emulator.buffers:
-        offset = address - buffer.bytes.ctypes.data
-        if 0 <= offset and offset + size <= buffer.nbytes:
-            strides = tuple(dtype.itemsize * v for v in (stride, 1, ld))
-            return ndarray(np.ndarray((batch, rows, columns), dtype, buffer.bytes, offset, strides), buffer)
-    raise KernelError(f"a matrix product reaches beyond an allocation: {batch} of {rows} x {columns}, {ld} apart")
+# -- kernels ---------------------------------------------------------------------------------------------------------
 
 
 class RawModule:
     """Kernels, built at the first `get_function`."""
 
-    def __init__(self, *, code, options=()):
+    def __init__(self, code=None, *, options=()):
         self.code, self.options = code, tuple(options)
 
     def get_function(self, name):
@@ -300,11 +256,7 @@ class RawModule:
             emulator.modules.append(self)
         if name not in module.signatures:
             raise CUDADriverError(f"CUDA_ERROR_NOT_FOUND: named symbol not found: {name}")
-        return lambda grid, block, args: _launch(module, name, grid, block, args)
-
-
-class CUDADriverError(RuntimeError):
-    """As in cupy.cuda.driver."""
+        return functools.partial(_launch, module, name)
 
 
 def _launch(module, name, grid, block, args):
@@ -322,15 +274,13 @@ def _launch(module, name, grid, block, args):
         for q, b in arrays[:i]:
             if (p.restrict or q.restrict) and not (p.const and q.const) and np.shares_memory(a._array, b._array):
                 raise KernelError(f"{name}: {q.name} and {p.name} overlap, but are __restrict__")
-    launches = emulator.counts["launches"] = emulator.counts["launches"] + 1
+    emulator.counts["launches"] += 1
     emulator.counts[name] += 1
-    ranges = []
-    if module.checked:
-        ranges = [(a._array.ctypes.data, a.nbytes, a._written().ctypes.data) for _, a in arrays if a.size]
-    order = emulator.order if emulator.order is not None else launches % 3 and launches
+    order = emulator.counts["launches"] % 3 * emulator.counts["launches"] if emulator.order is None else emulator.order
+    ranges = [(a.data.ptr, a.nbytes, a._written().ctypes.data) for _, a in arrays if module.checked and a.size]
     module.launch(name, grid, block, values, order, ranges)
     for p, a in arrays:
-        if not a._buffer.intact():
+        if a._buffer.damaged():
             raise KernelError(f"{name} wrote beyond the allocation of {p.name}")
     emulator.report_damage()
 
@@ -342,12 +292,54 @@ def _argument(what, p, a):
             raise KernelError(f"{what}: an array of {a.dtype} for {p.type}*")
         if not a.flags.c_contiguous:
             raise KernelError(f"{what}: an array {a.shape} that is not C-contiguous")
-        return ctypes.c_void_p(a._array.ctypes.data)
+        return ctypes.c_void_p(a.data.ptr)
     if type(a) in (int, float):  # cupy passes 8 bytes for either
         a = np.dtype(type(a)).type(a)
     if getattr(a, "dtype", None) != p.dtype or np.ndim(a):
         raise KernelError(f"{what}: a scalar of {getattr(a, 'dtype', type(a))} for {p.type}; pass np.{p.dtype}")
     return (ctypes.c_char * p.dtype.itemsize).from_buffer_copy(a.tobytes())
+
+
+# -- cuBLAS ----------------------------------------------------------------------------------------------------------
+
+GEMM = "handle transa transb m n k alpha A lda B ldb beta C ldc"
+BATCHED = "handle transa transb m n k alpha A lda strideA B ldb strideB beta C ldc strideC batchCount"
+
+
+def _gemm(dtype, names, *args):
+    """C = alpha op(A) op(B) + beta C on addresses of column-major matrices, or of a batch of them."""
+    v = SimpleNamespace(strideA=0, strideB=0, strideC=0, batchCount=1)
+    vars(v).update(zip(names.split(), args, strict=True))
+    if v.transa not in (0, 1) or v.transb not in (0, 1) or min(v.m, v.n, v.k, v.batchCount) < 1:
+        raise CUDADriverError(f"CUBLAS_STATUS_INVALID_VALUE: {vars(v)}")
+    alpha, beta = (np.frombuffer(ctypes.string_at(p, dtype.itemsize), dtype)[0] for p in (v.alpha, v.beta))
+    a = _matrices(dtype, v.A, v.m, v.k, v.lda, v.strideA, v.batchCount, v.transa)
+    b = _matrices(dtype, v.B, v.k, v.n, v.ldb, v.strideB, v.batchCount, v.transb)
+    c = _matrices(dtype, v.C, v.m, v.n, v.ldc, v.strideC, v.batchCount)
+    if any(np.shares_memory(c._array, x._array) for x in (a, b)):
+        raise KernelError("a matrix product writes to an operand")
+    product = alpha * (a._read() @ b._read())
+    c._write(product + beta * c._read() if beta else product)
+    emulator.counts["gemm"] += 1
+
+
+def _matrices(dtype, address, rows, columns, ld, stride, batch, transposed=False):
+    """`batch` column-major matrices at an address, which must lie inside one allocation; (batch, rows, columns)."""
+    if transposed:
+        a = _matrices(dtype, address, columns, rows, ld, stride, batch)
+        return a._view(a._array.swapaxes(1, 2))
+    if ld < rows:
+        raise CUDADriverError(f"CUBLAS_STATUS_INVALID_VALUE: leading dimension {ld} < {rows} rows")
+    nbytes = ((batch - 1) * stride + (columns - 1) * ld + rows) * dtype.itemsize
+    for buffer in emulator.buffers:
+        offset = address - buffer.bytes.ctypes.data
+        if 0 <= offset and offset + nbytes <= buffer.nbytes:
+            strides = tuple(dtype.itemsize * s for s in (stride, 1, ld))
+            return ndarray(np.ndarray((batch, rows, columns), dtype, buffer.bytes, offset, strides), buffer)
+    raise KernelError(f"a matrix product reaches beyond an allocation: {batch} of {rows} x {columns}, {ld} apart")
+
+
+# -- the device ------------------------------------------------------------------------------------------------------
 
 
 class MemoryPool:
@@ -356,49 +348,53 @@ class MemoryPool:
     def free_all_blocks(self):
         pass
 
-    def used_bytes(self):
-        return emulator.used
-
-    def total_bytes(self):
-        return emulator.used
-
 
 class Device:
     """The emulated device."""
 
-    def __init__(self, device=None):
-        get_device_count()
+    def __init__(self):
+        runtime.getDeviceCount()
 
     compute_capability = "80"
     mem_info = property(lambda self: (emulator.limit - emulator.used, emulator.limit))
 
 
-def get_device_count():
+def _device_count():
     if not emulator.devices:
         raise CUDARuntimeError("cudaErrorNoDevice: no CUDA-capable device is detected")
     return emulator.devices
+
+
+def _properties(device):
+    return {"name": b"emulated", "multiProcessorCount": 4, "totalGlobalMem": emulator.limit, "major": 8, "minor": 0}
 
 
 def get_default_memory_pool():
     return MemoryPool()
 
 
-runtime = types.ModuleType("cupy.cuda.runtime")
-runtime.getDeviceCount, runtime.CUDARuntimeError = get_device_count, CUDARuntimeError
-runtime.runtimeGetVersion = runtime.driverGetVersion = lambda: 13000
-runtime.getDeviceProperties = lambda device: {
-    "name": b"emulated", "multiProcessorCount": 4, "totalGlobalMem": emulator.limit, "major": 8, "minor": 0,
-}  # fmt: skip
-cuda = types.ModuleType("cupy.cuda")
-cuda.runtime, cuda.Device, cuda.cublas = runtime, Device, Cublas("cupy.cuda.cublas")
-cuda.device = types.ModuleType("cupy.cuda.device")
-cuda.device.get_cublas_handle = lambda: 1
-cuda.memory = types.ModuleType("cupy.cuda.memory")
-cuda.memory.OutOfMemoryError = OutOfMemoryError
+def _module(name, **contents):
+    module = ModuleType("cupy.cuda" + name)
+    vars(module).update(contents)
+    return module
+
+
+gemms = {
+    letter + "gemm" + suffix: functools.partial(_gemm, np.dtype(dtype), names)
+    for letter, dtype in (("s", "float32"), ("d", "float64"))
+    for suffix, names in (("", GEMM), ("StridedBatched", BATCHED))
+}
+cublas = _module(".cublas", **gemms, setMathMode=lambda handle, mode: None,
+                 CUBLAS_DEFAULT_MATH=0, CUBLAS_TF32_TENSOR_OP_MATH=3)  # fmt: skip
+runtime = _module(".runtime", CUDARuntimeError=CUDARuntimeError, getDeviceCount=_device_count,
+                  getDeviceProperties=_properties, driverGetVersion=lambda: 13000,
+                  runtimeGetVersion=lambda: 13000)  # fmt: skip
+memory = _module(".memory", OutOfMemoryError=OutOfMemoryError)
+device = _module(".device", get_cublas_handle=lambda: 1)
+cuda = _module("", Device=Device, cublas=cublas, device=device, memory=memory, runtime=runtime)
 
 
 def install():
     """Be `cupy` in this process."""
     sys.modules["cupy"] = sys.modules[__name__]
-    for module in (cuda, runtime, cuda.memory, cuda.cublas, cuda.device):
-        sys.modules[module.__name__] = module
+    sys.modules.update({m.__name__: m for m in (cuda, cublas, device, memory, runtime)})

@@ -16,11 +16,11 @@ import numpy as np
 HERE = Path(__file__).parent
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tinycnn-emulation"
 COMPILER = shutil.which("g++")
-# "source": kernels.cu itself; "asan": the same under AddressSanitizer (and for undefined behaviour); "ptx": NVRTC's PTX
+# "source": kernels.cu itself; "asan": the same under AddressSanitizer; "ptx": NVRTC's PTX
 MODE = os.environ.get("TINYCNN_EMULATION", "source")
 FLAGS = ["-std=c++17", "-O2", "-shared", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-march=native"]
 WARNINGS = ["-Wall", "-Werror", "-Wno-unknown-pragmas", "-Wno-unused-function", "-Wno-sign-compare"]
-SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-g"]
+SANITIZE = ["-O1", "-g", "-fsanitize=address"]
 DTYPES = {
     "float": np.float32, "double": np.float64, "int": np.int32, "unsigned": np.uint32, "unsigned int": np.uint32,
     "long long": np.int64, "unsigned long long": np.uint64, "unsigned char": np.uint8,
@@ -110,7 +110,7 @@ class Module:
             from . import nvrtc, ptx
 
             text = ptx.translate(nvrtc.compile(source, "compute_80", options), self.signatures)
-            flags = [*FLAGS, "-fno-strict-aliasing", "-w"]
+            flags = [*FLAGS, "-fno-strict-aliasing", "-fwrapv", "-w"]
         else:
             text = self._wrap(source, with_barriers(source))
             defines = [o for o in options if o.startswith("-D")]
@@ -148,12 +148,12 @@ class Module:
             raise KernelError(f"{name}: {fault.decode()}")
 
 
-def launcher(name, call, barriers):
-    """C++ of the exported function that runs `call` for every thread."""
+def launcher(name, call, barriers, before=""):
+    """C++ of the exported function that runs `before`, then `call` for every thread."""
     return (
         f'extern "C" __attribute__((visibility("default"))) const char* launch_{name}(\n'
         "    const unsigned* grid, const unsigned* block, unsigned order, void** arguments) {\n"
-        f"  return emulator::launch(grid, block, order, {str(barriers).lower()}, [=] {{ {call} }});\n}}"
+        f"  {before}return emulator::launch(grid, block, order, {str(barriers).lower()}, [=] {{ {call} }});\n}}"
     )
 
 

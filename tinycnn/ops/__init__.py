@@ -5,7 +5,6 @@
 
 import functools
 import importlib
-import importlib.util
 
 from ..errors import InputError, choose
 
@@ -23,12 +22,12 @@ def available():
 
 def why_no_gpu():
     """Return why the backend "gpu" cannot compute here and what to do, in one line; "" if it can."""
-    if importlib.util.find_spec("cupy") is None:
-        return "CuPy is not installed: pip install tinycnn[gpu-cuda12] or tinycnn[gpu-cuda13], as the driver allows"
     try:
         import cupy
 
         runtime = cupy.cuda.runtime
+    except ModuleNotFoundError:
+        return "CuPy is not installed: pip install tinycnn[gpu-cuda12] or tinycnn[gpu-cuda13], as the driver allows"
     except ImportError as e:
         return f"CuPy cannot be imported ({_line(e)}): install the cupy-cuda12x or cupy-cuda13x that fits the driver"
     try:

@@ -9,6 +9,7 @@ Products are in full float32. The environment variable CUPY_TF32=1 lets cuBLAS r
 """
 
 import math
+import os
 from pathlib import Path
 
 import cupy as cp
@@ -36,6 +37,8 @@ class Ops(reference.Ops):
         self._module = cp.RawModule(code=source, options=("-std=c++17", f"-Dreal={real}"))
         self._kernels, self._buffers = {}, {}
         self._scalars = np.array(0, self.dtype), np.array(1, self.dtype)
+        mode = cublas.CUBLAS_TF32_TENSOR_OP_MATH if os.environ.get("CUPY_TF32") == "1" else cublas.CUBLAS_DEFAULT_MATH
+        cublas.setMathMode(cp.cuda.device.get_cublas_handle(), mode)
         free = cp.cuda.Device().mem_info[0]
         self._chunk = min(CHUNK, 1 << (free // 8).bit_length() - 1)  # a power of two: the same in nearly every run
 
@@ -73,7 +76,7 @@ class Ops(reference.Ops):
 
     def take(self, a, rows):
         out = self.empty(len(rows), np.int64)
-        self._each("gather_labels", len(rows), a, cp.asarray(rows), out)
+        self._each("gather_labels", len(rows), a, self.put(rows), out)
         return out
 
     def from_images(self, images, rows=None):
@@ -86,11 +89,14 @@ class Ops(reference.Ops):
             return x
         x = self.empty((len(rows), *images.shape[1:]), self.dtype)
         size = x.size // len(rows)
-        self._rows("gather_images", len(rows), size, images, cp.asarray(rows), x, len(rows), size)
+        self._rows("gather_images", len(rows), size, images, self.put(rows), x, len(rows), size)
         return x
 
     def to_numpy(self, a):
         return a.get() if isinstance(a, cp.ndarray) else np.asarray(a)
+
+    def contiguous(self, a):
+        return cp.ascontiguousarray(a)
 
     def empty(self, shape, dtype):
         nbytes = _size(shape) * np.dtype(dtype).itemsize
@@ -261,7 +267,10 @@ class Ops(reference.Ops):
 
     # -- conv -> relu -> pool ----------------------------------------------------------------------------------
 
-    def conv_relu_pool(self, x, w, b, stride, padding, window, pool_stride, pool_padding, work):
+    def conv_relu_pool_exact(self, *args):
+        return self.conv_relu_pool(*args, exact=True)
+
+    def conv_relu_pool(self, x, w, b, stride, padding, window, pool_stride, pool_padding, work, exact=False):
         K = w.shape[3]
         H, W, _, _ = windows(x.shape[1:], w.shape[:2], stride, padding)
         OH, OW, top, left = windows((H, W), window, pool_stride, pool_padding)
@@ -270,7 +279,7 @@ class Ops(reference.Ops):
         for some in self._chunks(len(x), H * W * K):
             images = x[some]
             conv = self._buffer("conv", (len(images), H, W, K))
-            if _winograd_suits(w, stride, padding):
+            if _winograd_suits(w, stride, padding) and not exact:
                 self._winograd(images, w, conv)
             else:
                 self._forward(images, w, conv, stride, padding)
@@ -314,6 +323,10 @@ class Ops(reference.Ops):
         seed, threshold = rng.integers(2**64, dtype=np.uint64), np.uint64(rate * 2**32)
         self._each("dropout_mask", mask.size, mask, seed, threshold, 1 / (1 - rate))
         return mask
+
+    def largest(self, dx, out):
+        N, H, W = out.shape
+        self._each("largest", out.size, dx, out, len(dx) // N, dx.shape[3])
 
     def multiply(self, a, b):
         out = self.empty(a.shape, self.dtype)

@@ -362,6 +362,20 @@ extern "C" __global__ void multiply(const real* a, const real* b, real* out, lon
     FOR_EACH(i, n) out[i] = a[i] * b[i];
 }
 
+// out (n = N*H*W) = max(out, |dx| over colours and signals); dx (signals, N, H, W, C)
+extern "C" __global__ void largest(const real* dx, real* out, int signals, int C, long long n) {
+    FOR_EACH(i, n) {
+        real best = out[i];
+        for (int s = 0; s < signals; ++s)
+            for (int k = 0; k < C; ++k) {
+                real value = dx[(s * n + i) * C + k];
+                value = value < 0 ? -value : value;
+                best = value > best ? value : best;
+            }
+        out[i] = best;
+    }
+}
+
 // SplitMix64, output i + 1: see reference.py.
 extern "C" __global__ void dropout_mask(real* mask, unsigned long long seed, unsigned long long threshold, real factor, long long n) {
     FOR_EACH(i, n) {

@@ -55,6 +55,10 @@ class Ops:
         """`a` as a NumPy array."""
         return np.asarray(a)
 
+    def contiguous(self, a):
+        """`a` itself, or a copy without gaps, of its own dtype."""
+        return np.ascontiguousarray(a)
+
     def empty(self, shape, dtype):
         return np.empty(shape, dtype)
 

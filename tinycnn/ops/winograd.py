@@ -1,13 +1,12 @@
 """conv -> bias -> relu -> max-pool in one pass over the images, by Winograd's minimal filtering.
 
-A k x k convolution computes an m x m tile of outputs from a 6 x 6 tile of inputs, m = 7 - k. Sampling both as
-polynomials at the six points 0, 1, -1, 2, -2 and infinity makes the convolution a product point by point (Lavin and
-Gray 2015, arXiv:1509.09308):
+A k x k convolution computes a 4 x 4 tile of outputs from an n x n tile of inputs, n = 3 + k. Sampling both as
+polynomials at n points makes the convolution a product point by point (Lavin and Gray 2015, arXiv:1509.09308):
 
-    y = A' [ (G w G') * (B' x B) ] A        36 products for m^2 outputs, not (m k)^2: 4 times fewer for 3x3, 2.8 for 5x5
+    y = A' [ (G w G') * (B' x B) ] A    n^2 products for 16 outputs, not 16 k^2: 4 times fewer for 3x3, 6.25 for 5x5
 
-For C input channels each of the 36 points is a matrix product (tiles, C)(C, K). B depends on the points alone, so 3x3
-and 5x5 share it. The adjoint gives the gradients (for 3x3; for 5x5 sparse.py does better):
+The points are 0, 1, -1, 2, -2, then for 5x5 1/2, -1/2, and infinity. For C input channels each pair of them is a matrix
+product (tiles, C)(C, K). The adjoint gives the gradients (for 3x3; for 5x5 sparse.py does better):
 
     dw = G' [ (B' x B)' (A dy A') ] G, summed over tiles;    dx = the convolution of dy with the flipped weights
 
@@ -22,15 +21,18 @@ from .blas import gemm, gemm_tn
 from .kernels import pool_image, share, unpool_image
 from .parallel import PARTS, run, threads
 
-TILES = 144  # a matrix product of so many rows is efficient, and its operands stay in the last cache
+ELEMENTS = 5184  # points of the tiles taken together: efficient matrix products, whose operands stay in the last cache
 SLACK = 256  # times the rounding unit and an image's largest output: three times the largest error seen
 CONTRACT = {"contract"}  # a * b + c may round once
 
 G = {
     3: np.array([[1 / 4, 0, 0], [-1 / 6, -1 / 6, -1 / 6], [-1 / 6, 1 / 6, -1 / 6],
                  [1 / 24, 1 / 12, 1 / 6], [1 / 24, -1 / 12, 1 / 6], [0, 0, 1]]),
-    5: np.array([[1 / 4, 0, 0, 0, 0], [-1 / 6, -1 / 6, -1 / 6, -1 / 6, -1 / 6], [-1 / 6, 1 / 6, -1 / 6, 1 / 6, -1 / 6],
-                 [1 / 24, 1 / 12, 1 / 6, 1 / 3, 2 / 3], [1 / 24, -1 / 12, 1 / 6, -1 / 3, 2 / 3], [0, 0, 0, 0, 1]]),
+    5: np.array([[1 / 4, 0, 0, 0, 0],
+                 [1 / 18, 1 / 18, 1 / 18, 1 / 18, 1 / 18], [1 / 18, -1 / 18, 1 / 18, -1 / 18, 1 / 18],
+                 [1 / 360, 1 / 180, 1 / 90, 1 / 45, 2 / 45], [1 / 360, -1 / 180, 1 / 90, -1 / 45, 2 / 45],
+                 [16 / 45, 8 / 45, 4 / 45, 2 / 45, 1 / 45], [16 / 45, -8 / 45, 4 / 45, -2 / 45, 1 / 45],
+                 [0, 0, 0, 0, 1 / 4]]),
 }  # fmt: skip
 
 
@@ -40,9 +42,9 @@ def applies(w, stride, padding):
 
 
 def transform_weights(w):
-    """w (k, k, C, K) -> U (36, C, K) = G w G' for every pair of channels."""
+    """w (k, k, C, K) -> U (n^2, C, K) = G w G' for every pair of channels."""
     g = G[len(w)]
-    return (np.kron(g, g).astype(w.dtype) @ w.reshape(-1, w.shape[2] * w.shape[3])).reshape(36, *w.shape[2:])
+    return (np.kron(g, g).astype(w.dtype) @ w.reshape(-1, w.shape[2] * w.shape[3])).reshape(-1, *w.shape[2:])
 
 
 def transform_weights_back(dU, k):
@@ -57,34 +59,34 @@ def forward(x, w, b, y, switches, pool, work, exact=False):
     exact: decide by plain sums which of a window is the first maximum and whether the ReLU is on, where the transforms'
     rounding might: what ties in a plain convolution ties here too.
     """
-    m = 7 - len(w)
-    scratch = _scratch(x, w.shape[3], m, work)
+    n = 3 + len(w)
+    scratch = _scratch(x, w.shape[3], n, work)
     filters = np.ascontiguousarray(w.transpose(3, 0, 1, 2)) if exact else np.empty((0,) * 4, w.dtype)
     slack = x.dtype.type(SLACK * np.finfo(x.dtype).eps)
-    run(_forward, x, transform_weights(w), filters, slack, b, y, switches, (0,) * m, *pool, scratch=scratch)
+    run(_forward, x, transform_weights(w), filters, slack, b, y, switches, (0,) * n, *pool, scratch=scratch)
 
 
 def backward(x, w, y, switches, dy, pool, need_dx, work):
     """Return (dw, db, dx or None) of a 3x3 block for a gradient dy at the pooled output y."""
-    k, m = 3, 4
+    k, n = 3, 6
     C, K = w.shape[2:]
-    scratch = _scratch(x, K, m, work)
+    scratch = _scratch(x, K, n, work)
     dU, dbs = work("dU", (PARTS, 36, C, K), x.dtype), np.zeros((PARTS, K), x.dtype)
     dx = work("dx", x.shape if need_dx else (0, 0, 0, 0), x.dtype)
     flipped = transform_weights(np.ascontiguousarray(w[::-1, ::-1].transpose(0, 1, 3, 2)))
-    run(_backward, x, flipped, y, switches, dy, dU, dbs, dx, need_dx, (0,) * m, *pool, scratch=scratch)
+    run(_backward, x, flipped, y, switches, dy, dU, dbs, dx, need_dx, (0,) * n, *pool, scratch=scratch)
     return transform_weights_back(dU.sum(0), k), dbs.sum(0), dx if need_dx else None
 
 
-def _scratch(x, K, m, work):
+def _scratch(x, K, n, work):
     """Per thread: the convolution's side of a group of images (output or signal), and two transforms of its tiles.
 
     So many images are taken together that their tiles make an efficient matrix product.
     """
     _, H, W, C = x.shape
-    tiles = -(-H // m) * -(-W // m)
-    group = max(1, TILES // tiles)
-    transformed = (threads(), min(TILES, group * tiles), 36, max(C, K))
+    tiles, most = -(-H // 4) * -(-W // 4), ELEMENTS // n**2
+    group = max(1, most // tiles)
+    transformed = (threads(), min(most, group * tiles), n * n, max(C, K))
     conv = work("conv", (threads(), group, H, W, K), x.dtype)
     return conv, work("V", transformed, x.dtype), work("M", transformed, x.dtype)
 
@@ -121,37 +123,100 @@ def _locate(x, n, r, c, size, tile):
     return tile, 0, size * C
 
 
+@njit
+def _constants(x):
+    """2, 4, 5, 8, 17, 21 and 1/2 in the dtype of x."""
+    two, four, five, eight = x.dtype.type(2), x.dtype.type(4), x.dtype.type(5), x.dtype.type(8)
+    return two, four, five, eight, x.dtype.type(17), x.dtype.type(21), x.dtype.type(0.5)
+
+
 @njit(fastmath=CONTRACT)
-def _input_tile(x, n, r, c, tile, d, v, q):
-    """v[q] (36, C) = B' x B of the 6 x 6 window of image n at (r, c)."""
-    C = x.shape[3]
-    src, base, row = _locate(x, n, r, c, 6, tile)
-    two, four, five = x.dtype.type(2), x.dtype.type(4), x.dtype.type(5)
-    for i in range(6):
-        o0, o1, o2, o3, o4, o5 = _offsets(base + i * row, C)
-        for k in range(C):
-            u = np.uintp(k)
-            d0, d1, d2, d3, d4, d5 = src[o0 + u], src[o1 + u], src[o2 + u], src[o3 + u], src[o4 + u], src[o5 + u]
-            even1, odd1, even2, odd2 = d4 - four * d2, d3 - four * d1, d4 - d2, two * (d3 - d1)
-            d[i, 0, k] = four * d0 - five * d2 + d4
-            d[i, 1, k], d[i, 2, k] = even1 + odd1, even1 - odd1
-            d[i, 3, k], d[i, 4, k] = even2 + odd2, even2 - odd2
-            d[i, 5, k] = four * d1 - five * d3 + d5
-    for j in range(6):
-        for k in range(C):
-            d0, d1, d2, d3, d4, d5 = d[0, j, k], d[1, j, k], d[2, j, k], d[3, j, k], d[4, j, k], d[5, j, k]
-            even1, odd1, even2, odd2 = d4 - four * d2, d3 - four * d1, d4 - d2, two * (d3 - d1)
-            v[q, j, k] = four * d0 - five * d2 + d4
-            v[q, 6 + j, k], v[q, 12 + j, k] = even1 + odd1, even1 - odd1
-            v[q, 18 + j, k], v[q, 24 + j, k] = even2 + odd2, even2 - odd2
-            v[q, 30 + j, k] = four * d1 - five * d3 + d5
+def _six(d0, d1, d2, d3, d4, d5, constants):
+    """B' d for the six points of a 3x3 convolution."""
+    two, four, five, _, _, _, _ = constants
+    even1, odd1, even2, odd2 = d4 - four * d2, d3 - four * d1, d4 - d2, two * (d3 - d1)
+    first, last = four * d0 - five * d2 + d4, four * d1 - five * d3 + d5
+    return first, even1 + odd1, even1 - odd1, even2 + odd2, even2 - odd2, last
+
+
+@njit(fastmath=CONTRACT)
+def _eight(d0, d1, d2, d3, d4, d5, d6, d7, constants):
+    """B' d for the eight points of a 5x5 convolution."""
+    two, four, five, _, seventeen, twenty_one, _ = constants
+    even1, odd1 = seventeen * d4 - four * (d2 + d6), seventeen * d3 - four * (d1 + d5)
+    even2, odd2 = d2 - five * d4 + four * d6, two * (d1 - five * d3 + four * d5)
+    even3, odd3 = two * (four * d2 - five * d4 + d6), four * d1 - five * d3 + d5
+    first, last = four * (d0 - d6) + twenty_one * (d4 - d2), four * (d7 - d1) + twenty_one * (d3 - d5)
+    return first, even1 + odd1, even1 - odd1, even2 + odd2, even2 - odd2, even3 + odd3, even3 - odd3, last
+
+
+@njit(fastmath=CONTRACT)
+def _signal(y0, y1, y2, y3, constants):
+    """A y for six points."""
+    two, four, _, eight, _, _, _ = constants
+    even1, odd1, even2, odd2 = y0 + y2, y1 + y3, y0 + four * y2, two * y1 + eight * y3
+    return y0, even1 + odd1, even1 - odd1, even2 + odd2, even2 - odd2, y3
+
+
+@njit(fastmath=CONTRACT)
+def _four_of_six(m0, m1, m2, m3, m4, m5, constants):
+    """A' m for six points."""
+    two, four, _, eight, _, _, _ = constants
+    even1, odd1, even2, odd2 = m1 + m2, m1 - m2, m3 + m4, m3 - m4
+    return m0 + even1 + even2, odd1 + two * odd2, even1 + four * even2, odd1 + eight * odd2 + m5
+
+
+@njit(fastmath=CONTRACT)
+def _four_of_eight(m0, m1, m2, m3, m4, m5, m6, m7, constants):
+    """A' m for eight points."""
+    two, four, _, eight, _, _, half = constants
+    even1, odd1, even2, odd2, even3, odd3 = m1 + m2, m1 - m2, m3 + m4, m3 - m4, m5 + m6, m5 - m6
+    return (
+        m0 + even1 + even2 + even3,
+        odd1 + two * odd2 + half * odd3,
+        even1 + four * even2 + half * half * even3,
+        odd1 + eight * odd2 + half * half * half * odd3 + m7,
+    )
 
 
 @njit(inline="always")
 def _offsets(base, C):
-    """Where six neighbouring pixels of C elements start."""
+    """Where eight neighbouring pixels of C elements start."""
     o, step = np.uintp(base), np.uintp(C)
-    return o, o + step, o + step + step, o + step + step + step, o + np.uintp(4 * C), o + np.uintp(5 * C)
+    o2, o4 = o + step + step, o + np.uintp(4 * C)
+    return o, o + step, o2, o2 + step, o4, o4 + step, o4 + step + step, o + np.uintp(7 * C)
+
+
+@njit(fastmath=CONTRACT)
+def _input_tile(x, n, r, c, tile, d, v, q, points):
+    """v[q] (len(points)^2, C) = B' x B of the window of image n at (r, c)."""
+    C = x.shape[3]
+    src, base, row = _locate(x, n, r, c, len(points), tile)
+    constants = _constants(x)
+    for i in range(len(points)):
+        o0, o1, o2, o3, o4, o5, o6, o7 = _offsets(base + i * row, C)
+        for k in range(C):
+            u = np.uintp(k)
+            if len(points) == 6:
+                a = _six(src[o0 + u], src[o1 + u], src[o2 + u], src[o3 + u], src[o4 + u], src[o5 + u], constants)
+                for j in range(6):
+                    d[i, j, k] = a[j]
+            else:
+                x0, x1, x2, x3 = src[o0 + u], src[o1 + u], src[o2 + u], src[o3 + u]
+                b = _eight(x0, x1, x2, x3, src[o4 + u], src[o5 + u], src[o6 + u], src[o7 + u], constants)
+                for j in range(8):
+                    d[i, j, k] = b[j]
+    for j in range(len(points)):
+        for k in range(C):
+            d0, d1, d2, d3, d4, d5 = d[0, j, k], d[1, j, k], d[2, j, k], d[3, j, k], d[4, j, k], d[5, j, k]
+            if len(points) == 6:
+                a = _six(d0, d1, d2, d3, d4, d5, constants)
+                for i in range(6):
+                    v[q, 6 * i + j, k] = a[i]
+            else:
+                b = _eight(d0, d1, d2, d3, d4, d5, d[6, j, k], d[7, j, k], constants)
+                for i in range(8):
+                    v[q, 8 * i + j, k] = b[i]
 
 
 @njit(fastmath=CONTRACT)
@@ -159,71 +224,53 @@ def _signal_tile(dy, n, r, c, tile, d, s, q):
     """s[q] (36, K) = A dy A' of the 4 x 4 tile of image n at (r, c)."""
     K = dy.shape[3]
     src, base, row = _locate(dy, n, r, c, 4, tile)
-    two, four, eight = dy.dtype.type(2), dy.dtype.type(4), dy.dtype.type(8)
+    constants = _constants(dy)
     for i in range(4):
-        o0, o1, o2, o3, _, _ = _offsets(base + i * row, K)
+        o0, o1, o2, o3, _, _, _, _ = _offsets(base + i * row, K)
         for k in range(K):
             u = np.uintp(k)
-            y0, y1, y2, y3 = src[o0 + u], src[o1 + u], src[o2 + u], src[o3 + u]
-            even1, odd1, even2, odd2 = y0 + y2, y1 + y3, y0 + four * y2, two * y1 + eight * y3
-            d[i, 0, k], d[i, 5, k] = y0, y3
-            d[i, 1, k], d[i, 2, k] = even1 + odd1, even1 - odd1
-            d[i, 3, k], d[i, 4, k] = even2 + odd2, even2 - odd2
+            a = _signal(src[o0 + u], src[o1 + u], src[o2 + u], src[o3 + u], constants)
+            for j in range(6):
+                d[i, j, k] = a[j]
     for j in range(6):
         for k in range(K):
-            y0, y1, y2, y3 = d[0, j, k], d[1, j, k], d[2, j, k], d[3, j, k]
-            even1, odd1, even2, odd2 = y0 + y2, y1 + y3, y0 + four * y2, two * y1 + eight * y3
-            s[q, j, k], s[q, 30 + j, k] = y0, y3
-            s[q, 6 + j, k], s[q, 12 + j, k] = even1 + odd1, even1 - odd1
-            s[q, 18 + j, k], s[q, 24 + j, k] = even2 + odd2, even2 - odd2
+            a = _signal(d[0, j, k], d[1, j, k], d[2, j, k], d[3, j, k], constants)
+            for i in range(6):
+                s[q, 6 * i + j, k] = a[i]
 
 
 @njit(fastmath=CONTRACT)
-def _output_tile(p, q, d, y, n, r, c, tile, zeros):
-    """The m x m outputs of image n at (r, c) = A' p[q] A, as far as they lie inside; m = len(zeros)."""
+def _output_tile(p, q, d, y, n, r, c, tile, points):
+    """The 4 x 4 outputs of image n at (r, c) = A' p[q] A, as far as they lie inside."""
     H, W, K = y.shape[1:]
-    m = len(zeros)
-    inside = r + m <= H and c + m <= W
-    out, base, row = (y.reshape(-1), ((n * H + r) * W + c) * K, W * K) if inside else (tile, 0, m * K)
-    two, four, eight = y.dtype.type(2), y.dtype.type(4), y.dtype.type(8)
-    if m == 4:
-        for j in range(6):
-            for k in range(K):
+    inside = r + 4 <= H and c + 4 <= W
+    out, base, row = (y.reshape(-1), ((n * H + r) * W + c) * K, W * K) if inside else (tile, 0, 4 * K)
+    constants = _constants(y)
+    for j in range(len(points)):
+        for k in range(K):
+            if len(points) == 6:
                 m0, m1, m2 = p[q, j, k], p[q, 6 + j, k], p[q, 12 + j, k]
-                m3, m4, m5 = p[q, 18 + j, k], p[q, 24 + j, k], p[q, 30 + j, k]
-                even1, odd1, even2, odd2 = m1 + m2, m1 - m2, m3 + m4, m3 - m4
-                d[0, j, k] = m0 + even1 + even2
-                d[1, j, k] = odd1 + two * odd2
-                d[2, j, k] = even1 + four * even2
-                d[3, j, k] = odd1 + eight * odd2 + m5
-        for i in range(4):
-            o0, o1, o2, o3, _, _ = _offsets(base + i * row, K)
-            for k in range(K):
-                u = np.uintp(k)
-                m0, m1, m2, m3, m4, m5 = d[i, 0, k], d[i, 1, k], d[i, 2, k], d[i, 3, k], d[i, 4, k], d[i, 5, k]
-                even1, odd1, even2, odd2 = m1 + m2, m1 - m2, m3 + m4, m3 - m4
-                out[o0 + u] = m0 + even1 + even2
-                out[o1 + u] = odd1 + two * odd2
-                out[o2 + u] = even1 + four * even2
-                out[o3 + u] = odd1 + eight * odd2 + m5
-    else:
-        for j in range(6):
-            for k in range(K):
-                m0, m1, m2 = p[q, j, k], p[q, 6 + j, k], p[q, 12 + j, k]
-                m3, m4, m5 = p[q, 18 + j, k], p[q, 24 + j, k], p[q, 30 + j, k]
-                d[0, j, k] = m0 + (m1 + m2) + (m3 + m4)
-                d[1, j, k] = (m1 - m2) + two * (m3 - m4) + m5
-        for i in range(2):
-            o0, o1, _, _, _, _ = _offsets(base + i * row, K)
-            for k in range(K):
-                u = np.uintp(k)
-                m0, m1, m2, m3, m4, m5 = d[i, 0, k], d[i, 1, k], d[i, 2, k], d[i, 3, k], d[i, 4, k], d[i, 5, k]
-                out[o0 + u] = m0 + (m1 + m2) + (m3 + m4)
-                out[o1 + u] = (m1 - m2) + two * (m3 - m4) + m5
+                a = _four_of_six(m0, m1, m2, p[q, 18 + j, k], p[q, 24 + j, k], p[q, 30 + j, k], constants)
+            else:
+                m0, m1, m2, m3 = p[q, j, k], p[q, 8 + j, k], p[q, 16 + j, k], p[q, 24 + j, k]
+                m4, m5, m6, m7 = p[q, 32 + j, k], p[q, 40 + j, k], p[q, 48 + j, k], p[q, 56 + j, k]
+                a = _four_of_eight(m0, m1, m2, m3, m4, m5, m6, m7, constants)
+            for i in range(4):
+                d[i, j, k] = a[i]
+    for i in range(4):
+        o0, o1, o2, o3, _, _, _, _ = _offsets(base + i * row, K)
+        for k in range(K):
+            u = np.uintp(k)
+            m0, m1, m2, m3, m4, m5 = d[i, 0, k], d[i, 1, k], d[i, 2, k], d[i, 3, k], d[i, 4, k], d[i, 5, k]
+            if len(points) == 6:
+                a = _four_of_six(m0, m1, m2, m3, m4, m5, constants)
+            else:
+                a = _four_of_eight(m0, m1, m2, m3, m4, m5, d[i, 6, k], d[i, 7, k], constants)
+            out[o0 + u], out[o1 + u], out[o2 + u], out[o3 + u] = a
     if not inside:
-        for i in range(min(m, H - r)):
-            for j in range(min(m, W - c)):
-                o = np.uintp((i * m + j) * K)
+        for i in range(min(4, H - r)):
+            for j in range(min(4, W - c)):
+                o = np.uintp((i * 4 + j) * K)
                 for k in range(K):
                     y[n, r + i, c + j, k] = tile[o + np.uintp(k)]
 
@@ -232,27 +279,27 @@ def _output_tile(p, q, d, y, n, r, c, tile, zeros):
 
 
 @njit(nogil=True, cache=True, fastmath=CONTRACT)
-def _forward(part, parts, image, v, out, x, U, filters, slack, b, y, switches, zeros, kh, kw, sh, sw, top, left):
+def _forward(part, parts, image, v, out, x, U, filters, slack, b, y, switches, points, kh, kw, sh, sw, top, left):
     N, H, W, C = x.shape
     K = y.shape[3]
-    m = len(zeros)  # a tuple's length is known to the compiler, which then leaves out what other sizes need
-    group, chunk, pad = len(image), len(v), (6 - m) // 2
-    tw = (W + m - 1) // m
-    per_image = (H + m - 1) // m * tw
-    tile, d = np.empty(36 * max(C, K), x.dtype), np.empty((6, 6, max(C, K)), x.dtype)
+    size = len(points)  # a tuple's length is known to the compiler, which then leaves out what other sizes need
+    group, chunk, pad = len(image), len(v), size // 2 - 2
+    tw = (W + 3) // 4
+    per_image = (H + 3) // 4 * tw
+    tile, d = np.empty(size * size * max(C, K), x.dtype), np.empty((size, size, max(C, K)), x.dtype)
     first, last = share(N, part, parts)
     for n0 in range(first, last, group):
         images = min(group, last - n0)
         for q0 in range(0, images * per_image, chunk):
-            size = min(chunk, images * per_image - q0)
-            for q in range(size):
-                g, r, c = (q0 + q) // per_image, (q0 + q) % per_image // tw * m, (q0 + q) % tw * m
-                _input_tile(x, n0 + g, r - pad, c - pad, tile, d, v, q)
-            for e in range(36):
-                gemm(v[:size, e, :C], U[e], 0, out[:size, e, :K])
-            for q in range(size):
-                g, r, c = (q0 + q) // per_image, (q0 + q) % per_image // tw * m, (q0 + q) % tw * m
-                _output_tile(out, q, d, image, g, r, c, tile, zeros)
+            count = min(chunk, images * per_image - q0)
+            for q in range(count):
+                g, r, c = (q0 + q) // per_image, (q0 + q) % per_image // tw * 4, (q0 + q) % tw * 4
+                _input_tile(x, n0 + g, r - pad, c - pad, tile, d, v, q, points)
+            for e in range(size * size):
+                gemm(v[:count, e, :C], U[e], 0, out[:count, e, :K])
+            for q in range(count):
+                g, r, c = (q0 + q) // per_image, (q0 + q) % per_image // tw * 4, (q0 + q) % tw * 4
+                _output_tile(out, q, d, image, g, r, c, tile, points)
         for g in range(images):
             pool_image(image, g, b, y, switches, n0 + g, kh, kw, sh, sw, top, left)
             if len(filters):
@@ -366,14 +413,13 @@ def _plain_sum(x, n, h, v, w, partial):
 
 @njit(nogil=True, cache=True, fastmath=CONTRACT)
 def _backward(
-    part, parts, signal, v, s, x, flipped, y, switches, dy, dU, dbs, dx, need_dx, zeros, kh, kw, sh, sw, top, left
+    part, parts, signal, v, s, x, flipped, y, switches, dy, dU, dbs, dx, need_dx, points, kh, kw, sh, sw, top, left
 ):
     N, H, W, C = x.shape
     K = y.shape[3]
-    m = len(zeros)
-    group, chunk, pad = len(signal), len(v), (6 - m) // 2
-    tw = (W + m - 1) // m
-    per_image = (H + m - 1) // m * tw
+    group, chunk, pad = len(signal), len(v), 1
+    tw = (W + 3) // 4
+    per_image = (H + 3) // 4 * tw
     du, db = dU[part], dbs[part]
     tile, d = np.empty(36 * max(C, K), x.dtype), np.empty((6, 6, max(C, K)), x.dtype)
     du[:] = 0
@@ -385,17 +431,17 @@ def _backward(
         for q0 in range(0, images * per_image, chunk):
             size = min(chunk, images * per_image - q0)
             for q in range(size):
-                g, r, c = (q0 + q) // per_image, (q0 + q) % per_image // tw * m, (q0 + q) % tw * m
-                _input_tile(x, n0 + g, r - pad, c - pad, tile, d, v, q)
+                g, r, c = (q0 + q) // per_image, (q0 + q) % per_image // tw * 4, (q0 + q) % tw * 4
+                _input_tile(x, n0 + g, r - pad, c - pad, tile, d, v, q, points)
                 _signal_tile(signal, g, r, c, tile, d, s, q)
             for e in range(36):
                 gemm_tn(v[:size, e, :C], s[:size, e, :K], 1, du[e])
             if need_dx:
                 for q in range(size):
-                    g, r, c = (q0 + q) // per_image, (q0 + q) % per_image // tw * m, (q0 + q) % tw * m
-                    _input_tile(signal, g, r - pad, c - pad, tile, d, v, q)
+                    g, r, c = (q0 + q) // per_image, (q0 + q) % per_image // tw * 4, (q0 + q) % tw * 4
+                    _input_tile(signal, g, r - pad, c - pad, tile, d, v, q, points)
                 for e in range(36):
                     gemm(v[:size, e, :K], flipped[e], 0, s[:size, e, :C])
                 for q in range(size):
-                    g, r, c = (q0 + q) // per_image, (q0 + q) % per_image // tw * m, (q0 + q) % tw * m
-                    _output_tile(s, q, d, dx, n0 + g, r, c, tile, zeros)
+                    g, r, c = (q0 + q) // per_image, (q0 + q) % per_image // tw * 4, (q0 + q) % tw * 4
+                    _output_tile(s, q, d, dx, n0 + g, r, c, tile, points)

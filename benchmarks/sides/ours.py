@@ -1,0 +1,80 @@
+"""Our side: the public functions of viz, and the steps of tinycnn.train without its data handling."""
+
+import time
+
+import numpy as np
+
+import tinycnn
+from tinycnn import fused, optim
+from viz import deconvnet, maximize, saliency
+
+from .. import works
+from . import Side as Base
+from . import event_time
+
+
+class Side(Base):
+    """See the package."""
+
+    def __init__(self, name, backend, threads):
+        self.backend = backend
+        self.version = f"tinycnn {tinycnn.__version__}, numpy {np.__version__}"
+        if backend == "gpu":
+            import cupy
+
+            self.cupy = cupy
+            self.version += f", cupy {cupy.__version__}"
+            self.device_memory = cupy.get_default_memory_pool().total_bytes
+        else:
+            import numba
+
+            self.version += f", numba {numba.__version__}"
+
+    def formulations(self, kind):
+        return ("tinycnn",)
+
+    def prepare(self, work, how, net, x, labels):
+        net = work.network(self.backend)
+        if work.kind in ("train", "infer"):
+            return self._step(work, net, net.ops.from_images(x), net.ops.put(labels))
+        return {
+            "saliency": lambda: saliency.saliency(net, x),
+            "layerbackprop": lambda: saliency.layer_backprop(net, x, works.LAYER),
+            "deconvnet": lambda: deconvnet.project(net, x, works.LAYER)[0],
+            "maximize": lambda: (
+                maximize.maximize(
+                    net, net.layer_names[-1], range(10), steps=works.ITERATIONS, step_size=works.RATE, init=x
+                ).last
+            ),
+        }[work.kind]
+
+    def _step(self, work, net, x, labels):
+        ops, memory = net.ops, fused.Workspace(net.ops)
+        if work.kind == "infer":
+            return lambda: fused.forward(net, x, memory)[0]
+        adam = optim.Adam(works.LR)
+        state, loss, steps = adam.init(ops, net.params), ops.zeros(1), [0]
+
+        def step():
+            steps[0] += 1
+            _, grads = fused.loss_and_grads(net, x, labels, memory, loss=loss)
+            optim.step(ops, adam, net.params, grads, state, steps[0])
+            return loss
+
+        return step
+
+    def numpy(self, result):
+        return result.get() if self.backend == "gpu" and not isinstance(result, np.ndarray) else np.array(result)
+
+    def time(self, run, repeats):
+        if self.backend == "gpu":
+            event = self.cupy.cuda.Event
+            return event_time(event, self.cupy.cuda.get_elapsed_time, run, repeats)
+        return super().time(run, repeats)
+
+    def peak(self):
+        """GFLOP/s of a large float32 matrix product: the best of several."""
+        xp, n = (self.cupy, 8192) if self.backend == "gpu" else (np, 2048)
+        a = xp.ones((n, n), np.float32)
+        best = min(self.time(lambda: a @ a, 1) for _ in range(10) if time.sleep(0.02) is None)
+        return 2 * n**3 / best / 1e6
