@@ -157,6 +157,94 @@ def test_fused_blocks_of_any_shape_equal_the_layers(backend, kernel, C, K, H, W,
     assert_fused_is_layered(net, rng.random((N, H, W, 2)), rng.integers(0, 3, N), FUSED["float64"])
 
 
+def with_biases(net):
+    """Biases of both signs: where an output is exactly zero, rounding decides on its side of the ReLU."""
+    for p in net.params.values():
+        p["b"][...] = net.ops.asarray(0.1 * np.random.default_rng(0).standard_normal(p["b"].shape))
+    return net
+
+
+@pytest.mark.parametrize("rule", ["gradient", "deconvnet", "guided"])
+@pytest.mark.parametrize("model, layers", [("mnist", "fc2 relu2"), ("cifar10", "fc3 pool2"),
+                                           ("small", "d p4 c4 r3 r2 p1 r1 c1")])  # fmt: skip
+def test_pictures_of_the_fast_path_are_those_of_the_layers(backend, model, layers, rule):
+    if backend == "reference" and model != "small":
+        pytest.skip("the reference has no fast path of its own; the small net shows its composition")
+    net = with_biases(small_net(backend) if model == "small" else models.build(model, backend, dtype="float64"))
+    rng, work = np.random.default_rng(0), net.workspace()
+    x = rng.random((3, *net.input_shape))
+    x[:2, : x.shape[1] // 2] = 0
+    for at in layers.split():
+        trace, fast = net.forward(x, upto=at), net.forward(x, upto=at, work=work)
+        assert relative_error(fast[at], trace[at]) < FUSED["float64"]
+        units = trace[at].shape[-1]
+        for seed in (rng.standard_normal(trace[at].shape), np.eye(units)[0] * trace[at]):
+            back = net.backward(trace, seed, rule=rule)
+            assert relative_error(net.backward(fast, seed, rule=rule), back) < FUSED["float64"], at
+        if units <= 10:
+            ones = [np.broadcast_to(np.eye(units)[u], trace[at].shape) for u in range(units)]
+            largest = np.max([np.abs(net.backward(trace, one, rule=rule)).max(-1) for one in ones], 0)
+            assert relative_error(net.backward_each(fast, rule=rule), largest) < FUSED["float64"], at
+
+
+@pytest.mark.parametrize("backend", FAST)
+@settings(max_examples=25, deadline=None)
+@given(
+    kernel=st.tuples(st.integers(1, 5), st.integers(1, 5)), C=st.integers(1, 20), K=st.integers(1, 20),
+    H=st.integers(1, 12), W=st.integers(1, 12), pool=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    stride=st.tuples(st.integers(1, 4), st.integers(1, 4)), padding=st.sampled_from(["SAME", "VALID"]),
+    N=st.integers(1, 9), S=st.integers(1, 3), mask=st.booleans(), rectify=st.booleans(), seed=st.integers(0, 99),
+)  # fmt: skip
+def test_signals_go_back_through_a_block_as_through_its_layers(
+    backend, kernel, C, K, H, W, pool, stride, padding, N, S, mask, rectify, seed
+):
+    if padding == "VALID" and (pool[0] > H or pool[1] > W):
+        pool = (1, 1)
+    ops, reference, rng = (
+        hosted.get_ops(backend, "float64"),
+        get_ops("reference", "float64"),
+        np.random.default_rng(seed),
+    )
+    x, w = rng.standard_normal((N, H, W, C)), rng.standard_normal((*kernel, C, K))
+    geometry = ((1, 1), "SAME", pool, stride, padding)
+    y, switches = reference.conv_relu_pool(x, w, np.zeros(K), *geometry, None)
+    dy = rng.standard_normal((S * N, *y.shape[1:])) * rng.integers(0, 2, (S * N, *y.shape[1:]))
+    args = (w, y, switches, dy, x.shape, *geometry, mask, rectify)
+    expected = reference.conv_relu_pool_backward_data(*args, None)
+    dx = ops.conv_relu_pool_backward_data(*args, fused.Workspace(get_ops(backend, "float64")))
+    assert np.abs(dx - expected).max() <= FUSED["float64"] * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("backend", FAST)
+@pytest.mark.parametrize("shape, k, K, pool", [((28, 28, 1), 5, 32, 2), ((14, 14, 32), 5, 64, 2),
+                                               ((32, 32, 3), 5, 96, 3), ((16, 16, 96), 3, 96, 3)])  # fmt: skip
+def test_signals_go_back_exact_to_rounding_in_float32(backend, shape, k, K, pool):
+    ops, reference, rng = hosted.get_ops(backend, "float32"), get_ops("reference"), np.random.default_rng(0)
+    x, w = ops.asarray(rng.random((2, *shape))), ops.asarray(rng.standard_normal((k, k, shape[2], K)) / 10)
+    geometry = ((1, 1), "SAME", (pool, pool), (2, 2), "SAME")
+    y, switches = reference.conv_relu_pool(x, w, ops.asarray(np.zeros(K)), *geometry, None)
+    dy = ops.asarray(rng.standard_normal((6, *y.shape[1:])))
+    for mask, rectify in ((True, False), (False, True), (True, True)):
+        args = (w, y, switches, dy, x.shape, *geometry, mask, rectify)
+        dx = ops.conv_relu_pool_backward_data(*args, fused.Workspace(get_ops(backend)))
+        assert relative_error(dx, reference.conv_relu_pool_backward_data(*args, None)) < FUSED["float32"]
+
+
+@pytest.mark.parametrize("model", ["mnist", "cifar10"])
+def test_pictures_break_no_tie_of_a_black_background(model):
+    """Winograd's rounding would, and does in training; the layers in float64 see the first of equals."""
+    x = np.random.default_rng(0).random((4, *models.INPUT_SHAPES[model]), np.float32)
+    x[:2, :14], x[2] = 0, 0
+    exact = with_biases(models.build(model, "cpu", dtype="float64")).forward(x, upto="pool2")
+    net = with_biases(models.build(model, "cpu"))
+    fast = net.forward(x, upto="pool2", work=net.workspace())
+    assert (fast.caches["pool2"][2] == exact.caches["pool2"][0]).all()
+    assert relative_error(fast["pool2"], exact["pool2"]) < FUSED["float32"]
+    _, switches = net.ops.conv_relu_pool(*fast.caches["pool2"][:1], *(net.params["conv2"][k] for k in "wb"),
+                                         *fast.steps["pool2"].geometry, net.workspace())  # fmt: skip
+    assert (switches != exact.caches["pool2"][0]).any(), "the case has no ties that rounding breaks"
+
+
 # -- networks ------------------------------------------------------------------------------------------------
 
 
@@ -225,6 +313,11 @@ def test_receptive_field_is_where_the_input_matters():
 X = np.zeros((2, 28, 28, 1), np.uint8)
 
 
+def fast(net):
+    """A trace of the fast path."""
+    return net.forward(X, work=net.workspace())
+
+
 @pytest.mark.parametrize(
     "call, message",
     [
@@ -239,6 +332,11 @@ X = np.zeros((2, 28, 28, 1), np.uint8)
         (lambda net: net.backward(net.forward(X), np.zeros((2, 9))), r"shape \(2, 10\), got \(2, 9\)"),
         (lambda net: net.backward(net.forward(X), np.zeros((2, 10)), rule="relu"), "unknown rule 'relu'.*deconvnet"),
         (lambda net: net.backward(net.forward(X), np.zeros((2, 10)), unpool="max"), "unknown unpool"),
+        (lambda net: net.backward(fast(net), np.zeros((2, 10)), unpool="center"), "only switches.*'center'"),
+        (lambda net: net.param_grads(fast(net), np.zeros((2, 10))), "fast path"),
+        (lambda net: fast(net)["relu1"], "no layer 'relu1'.*pool1, pool2"),
+        (lambda net: net.backward_each(fast(net), at="relu1"), "no layer 'relu1'"),
+        (lambda net: net.backward_each(net.forward(X)), r"forward\(x, work="),
         (lambda net: losses.softmax_cross_entropy(net.ops, np.zeros((2, 10)), [0, 10]), "classes 0 to 9"),
         (lambda net: losses.softmax_cross_entropy(net.ops, np.zeros((2, 10)), [0.5, 1]), "2 integers"),
         (lambda net: models.build("vgg"), "unknown model 'vgg'.*mnist, cifar10, stl10"),

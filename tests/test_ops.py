@@ -98,17 +98,25 @@ def test_padding_never_wins_a_pool(ops):
     assert (y == -1).all()
 
 
+@pytest.mark.parametrize("N", [6, 40])
 @pytest.mark.parametrize("D, K", [(1, 1), (5, 3), (7, 1), (300, 20)])
-def test_dense_is_the_loop_and_its_backwards_are_adjoint(ops, D, K):
+def test_dense_is_the_loop_and_its_backwards_are_adjoint(ops, N, D, K):
     rng = np.random.default_rng(D)
-    x, w, b = make(ops, rng, 6, D), make(ops, rng, D, K), make(ops, rng, K)
-    y, dy = ops.dense(x, w, b), make(ops, rng, 6, K)
+    x, w, b = make(ops, rng, N, D), make(ops, rng, D, K), make(ops, rng, K)
+    y, dy = ops.dense(x, w, b), make(ops, rng, N, K)
     tolerance = TOLERANCE[str(ops.dtype)]
     assert relative_error(y, naive.dense(x, w, b)) < tolerance
     dx, (dw, db) = ops.dense_backward_data(dy, w), ops.dense_backward_weights(x, dy)
     assert relative_error(dx, naive.dense(dy, w.T, np.zeros(D))) < tolerance
     assert relative_error(dw, naive.dense(x.T, dy, np.zeros(K))) < tolerance
     assert relative_error(db, dy.sum(0)) < tolerance
+
+
+def test_largest_is_the_largest_absolute_value_over_colours_and_signals(ops):
+    dx = make(ops, np.random.default_rng(0), 6, 4, 5, 3)  # two signals of three images
+    out = ops.asarray(np.full((3, 4, 5), 0.5))
+    ops.largest(dx, out)
+    assert (out == np.maximum(0.5, np.abs(dx).reshape(2, 3, 4, 5, 3).max((0, 4)))).all()
 
 
 def test_relu_and_its_backward_rules(ops):

@@ -25,16 +25,19 @@ def _vector(builder, pointer, offset, vector):
 
 
 @intrinsic
-def sum_rows(typingctx, out, o, rows, length, column, which, w, factors, f, count):
-    """out[o : o + BLOCK] = sum over e < count of factors[f + e] * rows[which[w + e] * length + column :][:BLOCK]."""
+def sum_rows(typingctx, out, o, rows, length, column, which, w, factors, f, places, p, count):
+    """out[o : o + BLOCK] = sum over e < count of factor(e) * row(e)[column : column + BLOCK].
+
+    factor(e) = factors[f + places[p + e]], row(e) = rows[which[w + e] * length :].
+    """
     i64 = numba.int64
-    signature = numba.void(out, i64, rows, i64, i64, which, i64, factors, i64, i64)
+    signature = numba.void(out, i64, rows, i64, i64, which, i64, factors, i64, places, i64, i64)
 
     def codegen(context, builder, sig, args):
-        arrays = {i: _data(context, builder, sig.args[i], args[i]) for i in (0, 2, 5, 7)}
+        arrays = {i: _data(context, builder, sig.args[i], args[i]) for i in (0, 2, 5, 7, 9)}
         out, rows = builder.gep(arrays[0], [args[1]]), builder.gep(arrays[2], [args[4]])
         which, factors = builder.gep(arrays[5], [args[6]]), builder.gep(arrays[7], [args[8]])
-        length, count = args[3], args[9]
+        places, length, count = builder.gep(arrays[9], [args[10]]), args[3], args[11]
         real, item = context.get_value_type(sig.args[0].dtype), sig.args[0].dtype.bitwidth // 8
         vector, zero = ir.VectorType(real, LANES), ir.Constant(ir.VectorType(real, LANES), [0.0] * LANES)
         offsets = [ir.Constant(_I64, q) for q in range(0, BLOCK, LANES)]
@@ -45,8 +48,8 @@ def sum_rows(typingctx, out, o, rows, length, column, which, w, factors, f, coun
         builder.position_at_end(loop)
         e = builder.phi(_I64)
         sums = [builder.phi(vector) for _ in offsets]
-        row = builder.mul(builder.sext(builder.load(builder.gep(which, [e])), _I64), length)
-        row, factor = builder.gep(rows, [row]), builder.load(builder.gep(factors, [e]))
+        row, place = (builder.sext(builder.load(builder.gep(a, [e])), _I64) for a in (which, places))
+        row, factor = builder.gep(rows, [builder.mul(row, length)]), builder.load(builder.gep(factors, [place]))
         undefined = ir.Constant(vector, ir.Undefined)
         factor = builder.insert_element(undefined, factor, ir.Constant(ir.IntType(32), 0))
         factor = builder.shuffle_vector(

@@ -128,23 +128,16 @@ def _list_units(y, switches, dy, n, r, off, nothing, table, units, channels, lon
 
 
 @njit
-def _gather(signals, signal, units, channels, first, count, rectify, totals, factors, f):
-    """factors[f:] = what the units of one convolution output send back; those of one channel add up before a rule."""
+def _rectify(signals, signal, units, channels, first, count, totals, factors, f):
+    """factors[f:] = what the units of one convolution output send back, rectified where those of one channel add up."""
     signal, first, f = np.uintp(signal), np.uintp(first), np.uintp(f)
     for i in range(count):
-        e = np.uintp(i)
-        factors[f + e] = signals[signal + np.uintp(units[first + e])]
-    if rectify:
-        for i in range(count):
-            totals[channels[first + np.uintp(i)]] = 0
-        for i in range(count):
-            e = np.uintp(i)
-            totals[channels[first + e]] += factors[f + e]
-        for i in range(count):
-            e = np.uintp(i)
-            k = channels[first + e]
-            factors[f + e] = totals[k] if totals[k] > 0 else 0
-            totals[k] = 0  # the first of a channel stands for all of them
+        e = first + np.uintp(i)
+        totals[channels[e]] += signals[signal + np.uintp(units[e])]
+    for i in range(count):
+        k = channels[first + np.uintp(i)]
+        factors[f + np.uintp(i)] = totals[k] if totals[k] > 0 else 0
+        totals[k] = 0  # the first of a channel stands for all of them
 
 
 @njit(nogil=True, cache=True)
@@ -158,7 +151,7 @@ def _backward_data(
     longest = units.shape[1]
     S = len(dy) // N
     groups = (S + group - 1) // group
-    table = np.empty(kh * kw, np.int64)
+    table, order = np.empty(kh * kw, np.int64), np.arange(longest).astype(np.int32)
     off = dy.dtype.type(0 if mask else -1)  # no unit is below 0, ...
     nothing = dy.dtype.type(0 if S == 1 else np.nan)  # ... and no signal equals NaN: of several, all are taken
     # all flat: a slice costs more than what is done with it
@@ -171,7 +164,7 @@ def _backward_data(
         n, s0 = item // groups, item % groups * group
         s1 = min(s0 + group, S)
         back[:] = 0
-        counts[:] = 0
+        counts[:], totals[:] = 0, 0
         h0 = 0
         for r in range(OH):
             # A ring of kh rows of lists: the windows of row r end what those before have begun.
@@ -187,14 +180,17 @@ def _backward_data(
                         continue
                     counts[p] = 0
                     p *= longest
-                    for s in range(s0, s1):
-                        signal = (s * N + n) * OH * OW * K
-                        _gather(
-                            signals, signal, units, channels, p, count, rectify, totals, factors, (s - s0) * longest
-                        )
+                    if rectify:
+                        for s in range(s1 - s0):
+                            o = ((s0 + s) * N + n) * OH * OW * K
+                            _rectify(signals, o, units, channels, p, count, totals, factors, s * longest)
                     for q in range(0, P, BLOCK):
                         for s in range(s1 - s0):
-                            sum_rows(sums, s * P + q, w, P, q, channels, p, factors, s * longest, count)
+                            if rectify:
+                                sum_rows(sums, s * P + q, w, P, q, channels, p, factors, s * longest, order, 0, count)
+                            else:
+                                o = ((s0 + s) * N + n) * OH * OW * K
+                                sum_rows(sums, s * P + q, w, P, q, channels, p, signals, o, units, p, count)
                     for s in range(s1 - s0):
                         add_window(back, s * size + h * width + v * C, width, sums, s * P, ch, length)
             h0 = h1
