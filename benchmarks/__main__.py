@@ -46,7 +46,7 @@ def parse(argv):
     p.add_argument("--rounds", type=_positive, metavar="N", help="default: 9")
     p.add_argument("--batch", type=_positive, default=100, metavar="N", help="of training and inference; default: 100")
     p.add_argument("--out", type=Path, metavar="DIR", help="default: out/benchmarks")
-    p.add_argument("--write-results", action="store_true", help="also write benchmarks/RESULTS.md")
+    p.add_argument("--write-results", action="store_true", help="also write benchmarks/RESULTS.md (RESULTS-GPU.md)")
     args = p.parse_args(argv)
     if args.peers is None:
         args.peers = DEFAULT_PEERS[args.backend]
@@ -169,6 +169,7 @@ def main(argv=None):
     with Worker("ours", args.backend, args.threads) as ours:
         try:
             results["versions"]["ours"], results["peak"] = ours("hello"), ours("peak")
+            results["machine"] = ours("device") or results["machine"]
         except WorkerError as e:
             print(f"benchmarks: error: ours cannot run: {e}", file=sys.stderr)
             return 2
@@ -195,7 +196,8 @@ def finish(args, results):
     report.write_json(args.out / "results.json", results)
     report.plot(args.out / "results.png", results)
     if args.write_results:
-        (HERE / "RESULTS.md").write_text(report.markdown(results))
+        name = "RESULTS.md" if args.backend == "cpu" else "RESULTS-GPU.md"
+        (HERE / name).write_text(report.markdown(results))
     print(f"{args.out / 'results.json'}, {args.out / 'results.png'} written")
 
 

@@ -18,6 +18,7 @@ import time
 
 THREAD_VARIABLES = ("OMP", "MKL", "OPENBLAS", "NUMBA")
 PAUSE = 0.02  # seconds; OpenMP's threads go on spinning for some milliseconds after their work
+LONG = 2000  # milliseconds of trying one formulation
 PACE = 4  # what is this many times slower than the best is timed twice at most
 
 
@@ -116,6 +117,10 @@ class Servant:
         """The side's version."""
         return self.side.version
 
+    def device(self):
+        """The name of the accelerator that this side computes on, or None."""
+        return self.side.device
+
     def peak(self):
         """GFLOP/s of a large matrix product."""
         return self.side.peak()
@@ -141,12 +146,13 @@ class Servant:
         """Keep the fastest formulation alone; return its name and the milliseconds of all."""
         best = {}
         for how, run in self.runs.items():
-            best[how] = self.side.time(run, 1)
-            if best[how] < PACE * min(best.values()):
-                best[how] = min(best[how], self.side.time(run, 1))
+            tries = [self.side.time(run, 1)]
+            while len(tries) < 5 and sum(tries) < LONG and tries[0] < PACE * min(best.values(), default=tries[0]):
+                tries.append(self.side.time(run, 1))
+            best[how] = min(tries)
         fastest = min(best, key=best.get)
         self.runs = {fastest: self.runs[fastest]}
-        forget_peak()
+        self.forget_peak()
         return fastest, best
 
     def time(self, repeats):
@@ -161,14 +167,22 @@ class Servant:
         self.side.numpy(self.side.prepare(work, how, work.network(), x, labels)())
 
     def memory(self):
-        """Peak memory in bytes since the choice, over that of the process after its imports."""
-        return self.side.device_memory() if self.side.device_memory else memory("VmHWM") - self.idle
+        """Peak memory in bytes since the choice: of the accelerator, or over that of the process after its imports."""
+        return self.side.device_memory() if self.side.device else memory("VmHWM") - self.idle
+
+    def forget_peak(self):
+        """Give freed memory back to the system, and let the peak start again from what is in use."""
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)
+        with open("/proc/self/clear_refs", "w") as f:
+            f.write("5")  # VmHWM
+        self.side.free_device_memory()
 
     def training_memory(self, work, warm_up, how):
         """Peak memory in bytes of training steps, over the same process after a few of a small network."""
         self.prepare(warm_up, how)
         self.runs = {}
-        forget_peak()
+        self.forget_peak()
         self.idle = memory("VmRSS")
         self.prepare(work, how)
         return self.memory()
@@ -178,14 +192,6 @@ def memory(key):
     """VmRSS, the resident memory of this process, or VmHWM, its peak, in bytes."""
     with open("/proc/self/status") as f:
         return next(1024 * int(line.split()[1]) for line in f if line.startswith(key + ":"))
-
-
-def forget_peak():
-    """Give freed memory back to the system, and let VmHWM start again from what is resident."""
-    gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)
-    with open("/proc/self/clear_refs", "w") as f:
-        f.write("5")
 
 
 def serve(name, backend, threads):

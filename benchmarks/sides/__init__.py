@@ -42,9 +42,12 @@ def missing(name):
 
 
 class Side:
-    """What all sides share: timing by the wall clock."""
+    """What all sides share on a CPU: no device, timing by the wall clock."""
 
-    device_memory = None  # a function that returns the peak in bytes, where work is not done in the process's memory
+    device = None  # its name, if this side computes on an accelerator; then it has device_memory(), the peak in bytes
+
+    def free_device_memory(self):
+        """Give back what is free of the accelerator's memory; its peak starts again."""
 
     def time(self, run, repeats):
         """Milliseconds of one of `repeats` calls."""

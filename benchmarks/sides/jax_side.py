@@ -17,8 +17,9 @@ class Side(Base):
 
     def __init__(self, name, backend, threads):
         jax.config.update("jax_default_matmul_precision", "highest")  # no TF32 on a GPU
-        self.version = f"jax {jax.__version__}, {jax.devices()[0].device_kind}"
-        self.tile = 2000 if backend == "gpu" else 250  # images in one batched way back
+        self.version = f"jax {jax.__version__}"
+        self.device = jax.devices()[0].device_kind if backend == "gpu" else None
+        self.tile = 1000 if backend == "gpu" else 250  # images in one batched way back
         if jax.default_backend() != backend:
             raise RuntimeError(f"this JAX computes on {jax.default_backend()}, not on {backend}")
 
@@ -27,10 +28,11 @@ class Side(Base):
 
     def prepare(self, work, how, net, x, labels):
         p = {name: {k: jnp.array(a) for k, a in own.items()} for name, own in net.params.items()}
+        specs = net.layers  # a closure over `net` would keep its weights alive
         relu = rectified if work.kind == "deconvnet" else jax.nn.relu
 
         def forward(p, x):
-            return run_layers(net.layers, p, x, relu, work.upto)
+            return run_layers(specs, p, x, relu, work.upto)
 
         if work.kind == "train":
             return _train(forward, p, jnp.array(x), jnp.array(labels))
@@ -54,6 +56,10 @@ class Side(Base):
         saliency = jax.jit(lambda p, x: _saliency(forward, how, p, x, channels))
         parts = [slice(None)] if how == WAYS[0] else slices(len(x), channels, self.tile)
         return lambda: np.concatenate([saliency(p, jnp.array(x[some])) for some in parts])
+
+    def device_memory(self):
+        """The peak of the arrays in use; it never starts again."""
+        return jax.devices()[0].memory_stats()["peak_bytes_in_use"]
 
     def numpy(self, result):
         return np.asarray(result)

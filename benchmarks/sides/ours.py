@@ -1,7 +1,5 @@
 """Our side: the public functions of viz, and the steps of tinycnn.train without its data handling."""
 
-import time
-
 import numpy as np
 
 import tinycnn
@@ -24,7 +22,7 @@ class Side(Base):
 
             self.cupy = cupy
             self.version += f", cupy {cupy.__version__}"
-            self.device_memory = cupy.get_default_memory_pool().total_bytes
+            self.device = cupy.cuda.runtime.getDeviceProperties(0)["name"].decode()
         else:
             import numba
 
@@ -72,9 +70,16 @@ class Side(Base):
             return event_time(event, self.cupy.cuda.get_elapsed_time, run, repeats)
         return super().time(run, repeats)
 
+    def device_memory(self):
+        """What the pool took from the device: it keeps what is freed, so this is the peak."""
+        return self.cupy.get_default_memory_pool().total_bytes()
+
+    def free_device_memory(self):
+        if self.device:
+            self.cupy.get_default_memory_pool().free_all_blocks()
+
     def peak(self):
-        """GFLOP/s of a large float32 matrix product: the best of several."""
+        """GFLOP/s of a large float32 matrix product: the best of ten."""
         xp, n = (self.cupy, 8192) if self.backend == "gpu" else (np, 2048)
         a = xp.ones((n, n), np.float32)
-        best = min(self.time(lambda: a @ a, 1) for _ in range(10) if time.sleep(0.02) is None)
-        return 2 * n**3 / best / 1e6
+        return 2 * n**3 / min(self.time(lambda: a @ a, 1) for _ in range(10)) / 1e6

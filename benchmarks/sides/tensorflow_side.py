@@ -24,10 +24,11 @@ class Side(Base):
 
     def prepare(self, work, how, net, x, labels):
         p = {name: {k: tf.Variable(a) for k, a in own.items()} for name, own in net.params.items()}
+        specs = net.layers  # a closure over `net` would keep its weights alive
         relu = rectified if work.kind == "deconvnet" else tf.nn.relu
 
         def forward(x):
-            return run_layers(net.layers, p, x, relu, work.upto)
+            return run_layers(specs, p, x, relu, work.upto)
 
         def compiled(function):
             return tf.function(function, jit_compile=how.endswith("XLA"))

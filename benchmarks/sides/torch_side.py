@@ -22,12 +22,12 @@ class Side(Base):
         torch.set_num_threads(threads)
         self.version = f"torch {torch.__version__}"
         self.cuda, self.compiled = backend == "gpu", name == "torch-compile"
-        self.tile = 2000 if self.cuda else 250  # images in one batched way back
+        self.tile = 1000 if self.cuda else 250  # images in one batched way back
         if self.cuda:
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = name == "torch-tf32"
             torch.backends.cudnn.benchmark = True
-            self.version += f", CUDA {torch.version.cuda}, {torch.cuda.get_device_name()}"
-            self.device_memory = torch.cuda.max_memory_reserved
+            self.version += f", CUDA {torch.version.cuda}"
+            self.device = torch.cuda.get_device_name()
 
     def formulations(self, kind):
         layouts = ("channels_last", "NCHW") if self.cuda else ("channels_last",)
@@ -62,6 +62,15 @@ class Side(Base):
             return event_time(new, lambda start, end: start.elapsed_time(end), run, repeats)
         return super().time(run, repeats)
 
+    def device_memory(self):
+        """The peak of what the allocator took from the device."""
+        return torch.cuda.max_memory_reserved()
+
+    def free_device_memory(self):
+        if self.cuda:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+
     def _put(self, tensor):
         return tensor.cuda() if self.cuda else tensor
 
@@ -91,7 +100,7 @@ class Side(Base):
         logits = self._compile(module, how)
 
         def infer():
-            with torch.inference_mode():
+            with torch.no_grad() if self.compiled else torch.inference_mode():
                 return logits(x)
 
         return infer
@@ -105,16 +114,13 @@ class Side(Base):
             if way == "tiled":
                 tiles = leaf.detach().repeat(channels, 1, 1, 1).contiguous(memory_format=self.layout).requires_grad_()
                 y = module(tiles)
-                # copies of all images for channel 0, then for channel 1, ...
-                seed = _unit(y.shape[1:], torch.arange(channels, device=y.device).repeat_interleave(n), channels)
-                (g,) = torch.autograd.grad(y, tiles, seed)
+                seeds = self._seeds(channels, n, y).flatten(0, 1)  # channel 0 for all images, then channel 1, ...
+                (g,) = torch.autograd.grad(y, tiles, seeds)
                 result.append(g.abs_().amax(1).unflatten(0, (channels, n)).amax(0))
                 continue
             y = module(leaf)
             if way == "batched vjp":
-                seeds = _unit(y.shape[1:], torch.arange(channels, device=y.device), channels)
-                seeds = seeds[:, None].expand(channels, *y.shape)
-                (g,) = torch.autograd.grad(y, leaf, seeds, is_grads_batched=True)
+                (g,) = torch.autograd.grad(y, leaf, self._seeds(channels, n, y), is_grads_batched=True)
                 result.append(g.abs_().amax((0, 2)))
                 continue
             largest = None
@@ -126,6 +132,13 @@ class Side(Base):
                 largest = g if largest is None else torch.maximum(largest, g)
             result.append(largest)
         return torch.cat(result).cpu().numpy()
+
+    def _seeds(self, channels, n, y):
+        """(channels, n, C[, H, W]), in y's layout: 1 in channel k of all n images of row k."""
+        one = torch.eye(channels, device=y.device)
+        one = one.reshape(channels, 1, *(1 for _ in y.shape[2:]), channels)  # channels last
+        one = one.expand(channels, n, *y.shape[2:], channels).contiguous()
+        return one.movedim(-1, 2) if self.layout is torch.channels_last else one.movedim(-1, 2).contiguous()
 
     def _project(self, module, x):
         leaf = self.images(x).requires_grad_()
@@ -144,6 +157,13 @@ class Side(Base):
             (g,) = torch.autograd.grad(module(image).diagonal().sum(), image)
             image = image.detach().add_(g, alpha=works.RATE)
         return image.permute(0, 2, 3, 1).cpu().numpy()
+
+
+class Flatten(nn.Module):
+    """Rows in the order (H, W, C): no copy of channels_last maps, and the signal comes back in that layout too."""
+
+    def forward(self, x):
+        return x.permute(0, 2, 3, 1).flatten(1)
 
 
 class _Rectified(torch.autograd.Function):
@@ -166,15 +186,9 @@ class Rectify(nn.Module):
         return _Rectified.apply(x)
 
 
-def _unit(shape, channel, channels):
-    """(len(channel), *shape): 1 in that channel of axis 1, else 0."""
-    one = nn.functional.one_hot(channel, channels).float()
-    return one.reshape(*one.shape, *(1 for _ in shape[1:])).expand(len(one), *shape)
-
-
 def copy_network(net, upto, relu):
     """`net` as an nn.Sequential to layer `upto` (None: all), with its weights."""
-    modules, shape, flat = OrderedDict(), net.input_shape, None
+    modules, shape = OrderedDict(), net.input_shape
     for spec in net.layers:
         p = {k: torch.from_numpy(np.array(a)) for k, a in net.params.get(spec.name, {}).items()}
         module = None
@@ -186,12 +200,9 @@ def copy_network(net, upto, relu):
         elif isinstance(spec, layers.MaxPool2D):
             module = nn.MaxPool2d(spec.window, spec.stride, ceil_mode=True)  # SAME for even sizes
         elif isinstance(spec, layers.Flatten):
-            module, flat = nn.Flatten(), shape
+            module = Flatten()
         elif isinstance(spec, layers.Dense):
             module = nn.Linear(shape[0], spec.units)
-            if flat is not None:  # our rows are in the order (H, W, C), PyTorch's columns in (C, H, W)
-                p["w"] = p["w"].reshape(*flat, -1).permute(2, 0, 1, 3).reshape(shape[0], -1)
-                flat = None
             p["w"] = p["w"].T
         if p:
             with torch.no_grad():

@@ -130,11 +130,10 @@ def planted(fault):
 def pytest(folder, *arguments, **environment):
     """(whether all passed, what was printed) of a run of pytest: a long line for each failure."""
     command = [sys.executable, "-m", "pytest", "-q", "--tb=no", "-p", "no:cacheprovider", *arguments]
-    environment = {"TINYCNN_EMULATION": "source", "OMP_NUM_THREADS": "1", "COLUMNS": "2000", **environment}
+    fixed = {"TINYCNN_EMULATION": "source", "CXXFLAGS": "-O0", "OMP_NUM_THREADS": "1", "COLUMNS": "2000"}
+    environment = os.environ | fixed | environment
     try:
-        run = subprocess.run(
-            command, cwd=folder, env=os.environ | environment, capture_output=True, text=True, timeout=400
-        )
+        run = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=400)
     except subprocess.TimeoutExpired:
         return False, "hangs"
     return run.returncode == 0, run.stdout + run.stderr

@@ -21,6 +21,7 @@ MODE = os.environ.get("TINYCNN_EMULATION", "source")
 FLAGS = ["-std=c++17", "-O2", "-shared", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-march=native"]
 WARNINGS = ["-Wall", "-Werror", "-Wno-unknown-pragmas", "-Wno-unused-function", "-Wno-sign-compare"]
 SANITIZE = ["-O1", "-g", "-fsanitize=address"]
+ADDED = os.environ.get("CXXFLAGS", "").split()
 DTYPES = {
     "float": np.float32, "double": np.float64, "int": np.int32, "unsigned": np.uint32, "unsigned int": np.uint32,
     "long long": np.int64, "unsigned long long": np.uint64, "unsigned char": np.uint8,
@@ -115,7 +116,7 @@ class Module:
             text = self._wrap(source, with_barriers(source))
             defines = [o for o in options if o.startswith("-D")]
             flags = [*FLAGS, *WARNINGS, *defines, *(SANITIZE if mode == "asan" else ())]
-        self.library = ctypes.CDLL(str(build(text, flags)))
+        self.library = ctypes.CDLL(str(build(text, [*flags, *ADDED])))
 
     def _wrap(self, source, barriers):
         """The source between the shim and one launcher for each kernel."""
