@@ -15,7 +15,7 @@ from .kernels import pad_image, share
 from .parallel import PARTS, run, threads
 from .simd import BLOCK, LANES, add_window, sum_rows
 
-SIGNALS = 1 << 20  # elements of the images that a thread has at work
+SIGNALS = 1 << 16  # elements of the rows of images that a thread has at work: half of a usual L2 cache
 
 
 def applies(w, stride, padding):
@@ -90,7 +90,7 @@ def backward_data(w, y, switches, dy, dx, pool, mask, rectify, work):
     length = -(-kw * C // LANES) * LANES  # of a window's row, and of all of them
     filters = _aligned(K, -(-kh * length // BLOCK) * BLOCK, w.dtype)
     filters[:, : kh * length].reshape(K, kh, length)[:, :, : kw * C] = w.transpose(3, 0, 1, 2).reshape(K, kh, kw * C)
-    signals, size = len(dy) // len(y), (H + kh - 1) * (W + kw - 1) * C + length
+    signals, size = len(dy) // len(y), kh * (W + kw - 1) * C + length
     group = max(1, min(signals, SIGNALS // size))
     ring = (threads(), pool[0] * W, -(-pool[0] // pool[2]) * -(-pool[1] // pool[3]) * K)
     scratch = (
@@ -173,8 +173,9 @@ def _backward_data(
             _list_units(y, switches, dy, n, r, off, nothing, table, units, channels, longest, counts, sw)
             h1 = min(H, (r + 1) * sh - top) if r < OH - 1 else H
             for h in range(h0, h1):
+                turn, lists = h % ch, h % kh * W
                 for v in range(W):
-                    p = h % kh * W + v
+                    p = lists + v
                     count = counts[p]
                     if count == 0:
                         continue
@@ -191,12 +192,25 @@ def _backward_data(
                             else:
                                 o = ((s0 + s) * N + n) * OH * OW * K
                                 sum_rows(sums, s * P + q, w, P, q, channels, p, signals, o, units, p, count)
-                    for s in range(s1 - s0):
-                        add_window(back, s * size + h * width + v * C, width, sums, s * P, ch, length)
+                    for s in range(s1 - s0):  # in the ring of image rows: from row h to its end, then from its start
+                        o = s * size + v * C
+                        add_window(back, o + turn * width, width, sums, s * P, ch - turn, length)
+                        add_window(back, o, width, sums, s * P + (ch - turn) * length, turn, length)
+                for s in range(s1 - s0):
+                    _end_row(back, s * size, h, ch, cw, width, pixels, (s0 + s) * N + n, H, W, C)
             h0 = h1
-        for s in range(s0, s1):
-            for h in range(H):
-                o = np.uintp((s - s0) * size + (h + (ch - 1) // 2) * width + (cw - 1) // 2 * C)
-                to = np.uintp(((s * N + n) * H + h) * W * C)
-                for q in range(W * C):
-                    pixels[to + np.uintp(q)] = back[o + np.uintp(q)]
+        for h in range(H, H + (ch - 1) // 2):
+            for s in range(s1 - s0):
+                _end_row(back, s * size, h, ch, cw, width, pixels, (s0 + s) * N + n, H, W, C)
+
+
+@njit
+def _end_row(back, start, h, ch, cw, width, pixels, n, H, W, C):
+    """Move row h of the padded image n, to which no window adds any more, from the ring to its place."""
+    row = start + h % ch * width
+    o, to = np.uintp(row + (cw - 1) // 2 * C), np.uintp((n * H + max(0, h - (ch - 1) // 2)) * W * C)
+    if h >= (ch - 1) // 2:
+        for q in range(W * C):
+            pixels[to + np.uintp(q)] = back[o + np.uintp(q)]
+    for q in range(width):
+        back[np.uintp(row) + np.uintp(q)] = 0

@@ -315,21 +315,25 @@ def _settle(conv, g, x, n, filters, slack, b, y, switches, kh, kw, sh, sw, top, 
     H, W, K = conv.shape[1:]
     OH, OW = y.shape[1:3]
     zero, one = x.dtype.type(0), x.dtype.type(1)
-    flat, largest = conv[g].reshape(-1), zero
-    for i in range(len(flat)):
-        largest = max(largest, abs(flat[i]))
+    best, near, partial = np.zeros(K, x.dtype), np.empty(K, x.dtype), np.empty(x.shape[3], x.dtype)
+    for h in range(H):
+        for v in range(W):
+            value = conv[g, h, v]
+            for k in range(K):
+                best[k] = abs(value[k]) if abs(value[k]) > best[k] else best[k]
+    largest = best.max()
     if largest == 0:  # of zeros
         return
     slack *= largest
-    best, near, partial = np.empty(K, x.dtype), np.empty(K, x.dtype), np.empty(x.shape[3], x.dtype)
     twin = np.empty(kh * kw, np.int64)
     for r in range(OH):
         i0, i1 = max(0, r * sh - top), min(H, r * sh - top + kh)
         for c in range(OW):
             j0, j1 = max(0, c * sw - left), min(W, c * sw - left + kw)
             width = j1 - j0
-            best[:] = conv[g, i0, j0]
-            near[:] = 0
+            value = conv[g, i0, j0]
+            for k in range(K):
+                best[k], near[k] = value[k], zero
             for i in range(i0, i1):
                 for j in range(j0, j1):
                     value = conv[g, i, j]
@@ -384,9 +388,11 @@ def _same(x, n, h, v, e, i0, j0, width, size):
     if min(h, v, h0, v0) < pad or max(h, h0) >= H - pad or max(v, v0) >= W - pad:
         return False
     for i in range(-pad, pad + 1):
-        a, b = x[n, h + i, v - pad : v + pad + 1].reshape(-1), x[n, h0 + i, v0 - pad : v0 + pad + 1].reshape(-1)
-        if a[0] != b[0] or (a != b).any():
-            return False
+        for j in range(-pad, pad + 1):
+            a, b = x[n, h + i, v + j], x[n, h0 + i, v0 + j]
+            for k in range(C):
+                if a[k] != b[k]:
+                    return False
     return True
 
 
