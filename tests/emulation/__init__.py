@@ -4,7 +4,7 @@
     host.py       kernels.cu -> g++ -> a shared library, cached; launched through ctypes
     fakecupy.py   `import cupy` of the tests: opaque arrays, checked launches, red zones, counted transfers
     nvrtc.py      NVIDIA's compiler, which needs no GPU: every architecture, and PTX for
-    ptx.py        PTX -> C++ with memory.h, which checks every access: bounds, alignment, unwritten memory, races
+    ptx.py        PTX -> C++ with ptx.h, which checks every access: bounds, alignment, unwritten memory, races
     api.py        does the real cupy have every name that the backend uses?
     faults.py     plants faults and reports which of these checks sees each
 
