@@ -79,6 +79,23 @@ def machine():
     return platform.processor() or platform.machine()
 
 
+def prepare(name, worker, work, ours):
+    """Hold every formulation of a side to our result (None: this side is ours) and let it choose the fastest.
+
+    Returns our result, and what there is to say of this side. Raises WorkerError where it computes something else.
+    """
+    found, difference = worker("prepare", work), 0
+    if ours is None:
+        (ours,) = found.values()
+    for how, result in found.items():
+        error, same = disagreement(work.kind, ours, result, SLACK.get(name, 1))
+        difference = max(error, difference)
+        if not same:
+            raise WorkerError(name, f"it does not compute the same ({how}): difference {error:.1e}")
+    formulation, tried = worker("choose")
+    return ours, {"difference": difference, "formulation": formulation, "formulations_ms": tried}
+
+
 def run_work(work, args, results):
     """Check and time one work on all sides; print its rows and add them to `results`."""
 
@@ -92,33 +109,29 @@ def run_work(work, args, results):
         workers = {
             name: stack.enter_context(Worker(name, args.backend, args.threads)) for name in ("ours", *results["peers"])
         }
-        extra, ours = {name: {} for name in workers}, None
+        extra, ours = {}, None
         for name in list(workers):
             try:
                 if not workers[name]("formulations", work.kind):
                     workers.pop(name)
                     continue
-                found = workers[name]("prepare", work)
-                if name == "ours":
-                    (ours,) = found.values()
-                    results["peak"] = max(results["peak"], workers[name]("peak"))  # on a busy machine it drifts
-                for how, result in found.items():
-                    error, same = disagreement(work.kind, ours, result, SLACK.get(name, 1))
-                    extra[name]["difference"] = max(error, extra[name].get("difference", 0))
-                    if not same:
-                        raise WorkerError(f"it does not compute the same ({how}): relative difference {error:.1e}")
-                extra[name]["formulation"], extra[name]["formulations_ms"] = workers[name]("choose")
+                ours, extra[name] = prepare(name, workers[name], work, ours)
             except WorkerError as e:
                 drop(name, e)
                 if name == "ours":
                     return
-        try:
-            repeats = 10 if args.backend == "gpu" and work.kind in ("train", "infer") else 1  # launches overlap
-            times = time_rounds(workers, args.rounds, repeats, workers.keys() - {"ours"})
-            for name in workers:
-                extra[name]["memory"] = workers[name]("memory")
-        except WorkerError as e:
-            return drop("a side", e)
+        results["peak"] = max(results["peak"], workers["ours"]("peak"))  # it drifts on a busy machine
+        repeats = 10 if args.backend == "gpu" and work.kind in ("train", "infer") else 1  # launches overlap
+        while "ours" in workers:
+            try:
+                times = time_rounds(workers, args.rounds, repeats, workers.keys() - {"ours"})
+                for name in workers:
+                    extra[name]["memory"] = workers[name]("memory")
+                break
+            except WorkerError as e:
+                drop(e.side, e)
+        else:
+            return
     per = ITERATIONS if work.kind == "maximize" else 1
     row = {"work": work.name, "what": KINDS[work.kind], "images": work.images}
     row |= report.summary(times, per, work.flops(work.network()))

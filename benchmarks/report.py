@@ -106,7 +106,7 @@ def plot(path, results):
     ax.grid(axis="x", lw=0.5, alpha=0.5)
     ax.set_xlabel("time of ours / time of the peer (median and range of the rounds); left of 1 ours is faster")
     ax.set_title(f"{results['machine']}, {results['threads']} threads, float32", fontsize=10)
-    ax.legend(ncols=len(peers), loc="upper center", bbox_to_anchor=(0.5, -0.14 - 0.5 / len(works)), frameon=False)
+    fig.legend(ncols=len(peers), loc="outside lower center", frameon=False)
     fig.savefig(path, dpi=130)
     plt.close(fig)
 

@@ -23,7 +23,11 @@ PACE = 4  # what is this many times slower than the best is timed twice at most
 
 
 class WorkerError(Exception):
-    """A side could not do what it was asked: says why in one line."""
+    """A side could not do what it was asked: says why in one line; `side` is its name."""
+
+    def __init__(self, side, why):
+        super().__init__(why)
+        self.side = side
 
 
 class Worker:
@@ -45,6 +49,7 @@ class Worker:
         env |= {"NPROC": str(threads), "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
         if backend == "cpu":
             env |= {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
+        self.name = name
         self.log = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115  (closed in __exit__)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.worker", name, backend, str(threads)],
@@ -67,9 +72,9 @@ class Worker:
         except EOFError:
             self.log.seek(0)
             last = ["", *(line for line in self.log.read().splitlines() if line.strip())][-1]
-            raise WorkerError(f"its process ended with status {self.process.wait()}: {last}") from None
+            raise WorkerError(self.name, f"its process ended with status {self.process.wait()}: {last}") from None
         if error:
-            raise WorkerError(error)
+            raise WorkerError(self.name, error)
         return result
 
     def __call__(self, method, *args):

@@ -175,6 +175,17 @@ def test_an_instruction_that_is_not_translated(mode):
         cp.RawModule(code=code).get_function("f")
 
 
+@needs_compiler
+def test_a_read_beyond_an_allocation_under_address_sanitizer():
+    code = 'extern "C" __global__ void f(const float* x, float* y) { y[threadIdx.x] = x[threadIdx.x + 1]; }'
+    script = (
+        "from tests.emulation.fakecupy import RawModule, zeros\n"
+        f"RawModule(code={code!r}).get_function('f')((1,), (32,), (zeros(32, 'f4'), zeros(32, 'f4')))"
+    )
+    result = run("-c", script, **host.sanitizer_environment())
+    assert result.returncode and "AddressSanitizer: use-after-poison" in result.stderr
+
+
 # -- faults of launches, products and arrays -----------------------------------------------------------------
 
 C, N, U, R = cp.zeros(4, np.uint8), np.int64(4), np.uint64(4), np.float32(4)
@@ -303,12 +314,12 @@ def everything(ops):
         dx = ops.conv_relu_pool_backward_data(w, y, switches, signals, x.shape, *geometry, True, True, scratch)
         ops.largest(dx, strongest)
         keep(dx, strongest)
-    x, w, b = normal(6, 70), normal(70, 3), normal(3)
+    x, w, b = normal(6, 70), normal(70, 50), normal(50)  # 300 results: more than a block has threads
     y = ops.dense(x, w, b)
     keep(y, ops.relu(y), ops.relu_backward(y, ops.relu(y), True, True), ops.multiply(y, y), ops.softmax(y))
-    keep(ops.dense_backward_data(y, w), *ops.dense_backward_weights(x, y), ops.zeros(3))
+    keep(ops.dense_backward_data(y, w), *ops.dense_backward_weights(x, y), ops.zeros(50))
     loss = ops.zeros(1)
-    keep(*ops.softmax_cross_entropy(y, ops.put(np.array([0, 2, 1, 1, 0, 2])), loss))
+    keep(*ops.softmax_cross_entropy(y, ops.put(np.array([0, 49, 1, 1, 7, 2])), loss))
     keep(ops.dropout_mask((5, 7), 0.4, np.random.default_rng(3)))
     p, g, m, v = normal(300), normal(300), ops.zeros(300), ops.zeros(300)
     for t in (1, 2):
@@ -348,11 +359,8 @@ def run(*arguments, **environment):
 @needs_compiler
 @pytest.mark.parametrize("how", ["asan", pytest.param("ptx", marks=needs_nvrtc)])
 def test_the_primitives_pass_under_address_sanitizer_and_with_every_access_checked(how):
-    environment = {"TINYCNN_EMULATION": how}
-    if how == "asan":
-        library = subprocess.run([host.COMPILER, "-print-file-name=libasan.so"], capture_output=True, text=True)
-        environment |= {"LD_PRELOAD": library.stdout.strip(), "ASAN_OPTIONS": "detect_leaks=0"}
-    result = run("-m", "pytest", "-q", "-x", "-m", "gpu", "-k", "float32", "tests/test_ops.py", **environment)
+    environment = host.sanitizer_environment() if how == "asan" else {"TINYCNN_EMULATION": how}
+    result = run("-m", "pytest", "-qxs", "-m", "gpu", "-k", "float32", "tests/test_ops.py", **environment)
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
 
 

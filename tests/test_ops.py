@@ -98,6 +98,14 @@ def test_padding_never_wins_a_pool(ops):
     assert (y == -1).all()
 
 
+def test_a_batch_may_have_more_images_than_a_grid_has_rows(ops):
+    x = ops.asarray(np.arange(140_000).reshape(70_000, 1, 2, 1))
+    y, switches = ops.maxpool2d(x, (1, 2), (1, 2), "VALID")
+    assert np.array_equal(y, x[:, :, 1:]) and (switches == 1).all()
+    dx = ops.unpool2d(y, switches, x.shape, (1, 2), (1, 2), "VALID")
+    assert np.array_equal(dx[:, :, 1:], y) and not dx[:, :, 0].any()
+
+
 @pytest.mark.parametrize("N", [6, 40])
 @pytest.mark.parametrize("D, K", [(1, 1), (5, 3), (7, 1), (300, 20)])
 def test_dense_is_the_loop_and_its_backwards_are_adjoint(ops, N, D, K):

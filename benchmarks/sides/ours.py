@@ -79,7 +79,7 @@ class Side(Base):
             self.cupy.get_default_memory_pool().free_all_blocks()
 
     def peak(self):
-        """GFLOP/s of a large float32 matrix product: the best of ten."""
+        """GFLOP/s of a large float32 matrix product: the best of five."""
         xp, n = (self.cupy, 8192) if self.backend == "gpu" else (np, 2048)
         a = xp.ones((n, n), np.float32)
-        return 2 * n**3 / min(self.time(lambda: a @ a, 1) for _ in range(10)) / 1e6
+        return 2 * n**3 / min(self.time(lambda: a @ a, 1) for _ in range(5)) / 1e6

@@ -158,6 +158,12 @@ def launcher(name, call, barriers, before=""):
     )
 
 
+def sanitizer_environment():
+    """The environment variables of a process that runs kernels under AddressSanitizer; its report goes to stderr."""
+    library = subprocess.run([COMPILER, "-print-file-name=libasan.so"], capture_output=True, text=True, check=True)
+    return {"TINYCNN_EMULATION": "asan", "LD_PRELOAD": library.stdout.strip(), "ASAN_OPTIONS": "detect_leaks=0"}
+
+
 @functools.cache
 def module(source, options, mode=MODE):
     """One `Module` for each source: building and loading it once is enough."""
