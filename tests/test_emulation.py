@@ -299,7 +299,9 @@ def everything(ops):
         y = ops.conv2d(x, w, b, stride, padding)
         keep(y, ops.conv2d_backward_data(y, w, x.shape, stride, padding))
         keep(*ops.conv2d_backward_weights(x, y, w.shape, stride, padding))
-    for window, stride, padding in (((2, 2), (2, 2), "SAME"), ((3, 3), (2, 2), "SAME"), ((2, 4), (1, 3), "VALID")):
+    pools = (((2, 2), (2, 2), "SAME"), ((3, 3), (2, 2), "SAME"), ((2, 4), (1, 3), "VALID"), ((3, 3), (1, 1), "SAME"))
+    for window, stride, padding in pools:
+        x = normal(2, 5, 9, 28)  # 252 elements in a row: one more column, and it takes another block
         y, switches = ops.maxpool2d(x, window, stride, padding)
         keep(y, switches)
         for how in ("switches", "repeat", "center"):
