@@ -92,7 +92,9 @@ def test_mahendrans_optimizer_is_his_recursion_on_pixels_of_255(linear):
 def test_the_l2_penalty_s_maximum_is_the_weights_over_two_lambda(linear):
     net, w, b = linear
     r = maximize(net, "fc", range(4), steps=60, step_size=0.5, regularizers=[L2(0.7)])
-    np.testing.assert_allclose(r.images, w / 1.4, rtol=1e-8)
+    np.testing.assert_allclose(r.last, w / 1.4, rtol=EXACT)
+    # At a maximum the objective is flat: the first step to reach it may be the root of the rounding unit away.
+    np.testing.assert_allclose(r.images, w / 1.4, rtol=1e-7)
     squares = (w * w).sum((1, 2, 3))
     np.testing.assert_allclose(r.objectives[-1], b + squares / (4 * 0.7), rtol=1e-8)
     np.testing.assert_allclose(r.scores[-1] - r.objectives[-1], squares / (4 * 0.7), rtol=1e-8)
