@@ -193,30 +193,33 @@ def _input_tile(x, n, r, c, tile, d, v, q, points):
     C = x.shape[3]
     src, base, row = _locate(x, n, r, c, len(points), tile)
     constants = _constants(x)
-    for i in range(len(points)):
-        o0, o1, o2, o3, o4, o5, o6, o7 = _offsets(base + i * row, C)
-        for k in range(C):
-            u = np.uintp(k)
-            if len(points) == 6:
-                a = _six(src[o0 + u], src[o1 + u], src[o2 + u], src[o3 + u], src[o4 + u], src[o5 + u], constants)
-                for j in range(6):
-                    d[i, j, k] = a[j]
-            else:
+    if len(points) == 6:
+        for i in range(6):
+            o0, o1, o2, o3, o4, o5, _, _ = _offsets(base + i * row, C)
+            for k in range(C):
+                u = np.uintp(k)
+                x0, x1, x2, x3 = src[o0 + u], src[o1 + u], src[o2 + u], src[o3 + u]
+                a = _six(x0, x1, x2, x3, src[o4 + u], src[o5 + u], constants)
+                d[i, 0, k], d[i, 1, k], d[i, 2, k], d[i, 3, k], d[i, 4, k], d[i, 5, k] = a
+        for j in range(6):
+            for k in range(C):
+                a = _six(d[0, j, k], d[1, j, k], d[2, j, k], d[3, j, k], d[4, j, k], d[5, j, k], constants)
+                v[q, j, k], v[q, 6 + j, k], v[q, 12 + j, k], v[q, 18 + j, k], v[q, 24 + j, k], v[q, 30 + j, k] = a
+    else:
+        for i in range(8):
+            o0, o1, o2, o3, o4, o5, o6, o7 = _offsets(base + i * row, C)
+            for k in range(C):
+                u = np.uintp(k)
                 x0, x1, x2, x3 = src[o0 + u], src[o1 + u], src[o2 + u], src[o3 + u]
                 b = _eight(x0, x1, x2, x3, src[o4 + u], src[o5 + u], src[o6 + u], src[o7 + u], constants)
-                for j in range(8):
-                    d[i, j, k] = b[j]
-    for j in range(len(points)):
-        for k in range(C):
-            d0, d1, d2, d3, d4, d5 = d[0, j, k], d[1, j, k], d[2, j, k], d[3, j, k], d[4, j, k], d[5, j, k]
-            if len(points) == 6:
-                a = _six(d0, d1, d2, d3, d4, d5, constants)
-                for i in range(6):
-                    v[q, 6 * i + j, k] = a[i]
-            else:
-                b = _eight(d0, d1, d2, d3, d4, d5, d[6, j, k], d[7, j, k], constants)
-                for i in range(8):
-                    v[q, 8 * i + j, k] = b[i]
+                d[i, 0, k], d[i, 1, k], d[i, 2, k], d[i, 3, k] = b[0], b[1], b[2], b[3]
+                d[i, 4, k], d[i, 5, k], d[i, 6, k], d[i, 7, k] = b[4], b[5], b[6], b[7]
+        for j in range(8):
+            for k in range(C):
+                d0, d1, d2, d3 = d[0, j, k], d[1, j, k], d[2, j, k], d[3, j, k]
+                b = _eight(d0, d1, d2, d3, d[4, j, k], d[5, j, k], d[6, j, k], d[7, j, k], constants)
+                v[q, j, k], v[q, 8 + j, k], v[q, 16 + j, k], v[q, 24 + j, k] = b[0], b[1], b[2], b[3]
+                v[q, 32 + j, k], v[q, 40 + j, k], v[q, 48 + j, k], v[q, 56 + j, k] = b[4], b[5], b[6], b[7]
 
 
 @njit(fastmath=CONTRACT)
@@ -230,13 +233,11 @@ def _signal_tile(dy, n, r, c, tile, d, s, q):
         for k in range(K):
             u = np.uintp(k)
             a = _signal(src[o0 + u], src[o1 + u], src[o2 + u], src[o3 + u], constants)
-            for j in range(6):
-                d[i, j, k] = a[j]
+            d[i, 0, k], d[i, 1, k], d[i, 2, k], d[i, 3, k], d[i, 4, k], d[i, 5, k] = a
     for j in range(6):
         for k in range(K):
             a = _signal(d[0, j, k], d[1, j, k], d[2, j, k], d[3, j, k], constants)
-            for i in range(6):
-                s[q, 6 * i + j, k] = a[i]
+            s[q, j, k], s[q, 6 + j, k], s[q, 12 + j, k], s[q, 18 + j, k], s[q, 24 + j, k], s[q, 30 + j, k] = a
 
 
 @njit(fastmath=CONTRACT)
@@ -255,8 +256,7 @@ def _output_tile(p, q, d, y, n, r, c, tile, points):
                 m0, m1, m2, m3 = p[q, j, k], p[q, 8 + j, k], p[q, 16 + j, k], p[q, 24 + j, k]
                 m4, m5, m6, m7 = p[q, 32 + j, k], p[q, 40 + j, k], p[q, 48 + j, k], p[q, 56 + j, k]
                 a = _four_of_eight(m0, m1, m2, m3, m4, m5, m6, m7, constants)
-            for i in range(4):
-                d[i, j, k] = a[i]
+            d[0, j, k], d[1, j, k], d[2, j, k], d[3, j, k] = a
     for i in range(4):
         o0, o1, o2, o3, _, _, _, _ = _offsets(base + i * row, K)
         for k in range(K):
