@@ -1,6 +1,8 @@
 // The PTX instructions that NVRTC makes of our kernels, as C++ functions: add.s32 is add_<s32>. One that is missing here
 // does not compile. Every access to memory is checked: bounds, alignment, memory that nobody wrote, and races.
 #pragma once
+#include <sys/mman.h>
+
 #include <type_traits>
 #include <unordered_map>
 
@@ -22,6 +24,13 @@ using f32 = float;
 using f64 = double;
 
 // -- memory ----------------------------------------------------------------------------------------------------------
+
+// Shared memory stands below 4 GiB: PTX of CUDA 13.5 addresses it by 32 bits.
+static u8* low_memory(size_t size) {
+  void* memory = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
+  if (memory == MAP_FAILED) abort();
+  return static_cast<u8*>(memory);
+}
 
 struct Range {  // an array that the kernel may use; written: one byte for each of its bytes
   u64 begin, bytes, written;

@@ -17,7 +17,8 @@ def translate(ptx, signatures):
     ptx = re.sub(r"//[^\n]*", "", ptx)
     declared = re.findall(r"\.shared \.align \d+ \.[a-z](\d+) (\w+)(?:\[(\d+)\])?;", ptx)
     shared = {name: int(bits) // 8 * int(count or 1) for bits, name, count in declared}
-    out = ['#include "ptx.h"', *(f"alignas(16) static u8 {s}[{n}], written_{s}[{n}];" for s, n in shared.items())]
+    out = ['#include "ptx.h"']
+    out += [f"static u8* const {s} = low_memory({n}); static u8 written_{s}[{n}];" for s, n in shared.items()]
     found = re.findall(r"\.visible \.entry (\w+)\(([^)]*)\)[^{]*\{(.*?)\n\}", ptx, re.S)
     if {name for name, _, _ in found} != set(signatures):
         raise KernelError(f"PTX has the kernels {[name for name, _, _ in found]}, the source {list(signatures)}")
