@@ -128,6 +128,7 @@ def test_checkpoints_go_from_one_backend_to_the_other(tmp_path):
     assert relative_error(on_cpu.logits(images), net.logits(images)) < 1e-12
 
 
+@pytest.mark.slow
 @emulated
 def test_the_main_job_runs(tmp_path, capsys, monkeypatch):
     load = study.load
