@@ -48,8 +48,7 @@ class Block:
         self.geometry = (conv.stride, conv.padding, pool.window, pool.stride, pool.padding)
 
     def forward(self, ops, p, x, work, exact=False):
-        run = ops.conv_relu_pool_exact if exact else ops.conv_relu_pool
-        y, switches = run(x, p["w"], p["b"], *self.geometry, _Scope(work, self.name))
+        y, switches = ops.conv_relu_pool(x, p["w"], p["b"], *self.geometry, _Scope(work, self.name), exact)
         return y, (x, y, switches)
 
     def grads(self, ops, p, cache, dy, need_dx, work):

@@ -107,9 +107,6 @@ class Ops(reference.Ops):
             fast.forward(x, w, b, y, switches, (*window, *pool_stride, top, left), work, exact)
         return y, switches
 
-    def conv_relu_pool_exact(self, *args):
-        return self.conv_relu_pool(*args, exact=True)
-
     def conv_relu_pool_backward(
         self, x, w, y, switches, dy, stride, padding, window, pool_stride, pool_padding, need_dx, work
     ):

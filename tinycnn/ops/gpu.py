@@ -267,9 +267,6 @@ class Ops(reference.Ops):
 
     # -- conv -> relu -> pool ----------------------------------------------------------------------------------
 
-    def conv_relu_pool_exact(self, *args):
-        return self.conv_relu_pool(*args, exact=True)
-
     def conv_relu_pool(self, x, w, b, stride, padding, window, pool_stride, pool_padding, work, exact=False):
         K = w.shape[3]
         H, W, _, _ = windows(x.shape[1:], w.shape[:2], stride, padding)

@@ -140,8 +140,12 @@ class Ops:
 
     # -- conv -> relu -> pool as one block: the composition defines it, a backend may do better ------------------
 
-    def conv_relu_pool(self, x, w, b, stride, padding, window, pool_stride, pool_padding, work):
-        """(y, switches) of maxpool2d(relu(conv2d(x))); they may live in `work` until its next use."""
+    def conv_relu_pool(self, x, w, b, stride, padding, window, pool_stride, pool_padding, work, exact=False):
+        """(y, switches) of maxpool2d(relu(conv2d(x))); they may live in `work` until its next use.
+
+        exact, for pictures: where a fast convolution's rounding could decide, the plain sum does. Pixels that tie (a
+        black background) must tie here too, or a switch names another than the first of them.
+        """
         return self.maxpool2d(self.relu(self.conv2d(x, w, b, stride, padding)), window, pool_stride, pool_padding)
 
     def conv_relu_pool_backward(
@@ -153,13 +157,6 @@ class Ops:
         dconv = self.unpool2d(self.relu_backward(dy, y), switches, shape, window, pool_stride, pool_padding)
         dw, db = self.conv2d_backward_weights(x, dconv, w.shape, stride, padding)
         return dw, db, self.conv2d_backward_data(dconv, w, x.shape, stride, padding) if need_dx else None
-
-    def conv_relu_pool_exact(self, x, w, b, stride, padding, window, pool_stride, pool_padding, work):
-        """`conv_relu_pool` for pictures: where a fast convolution's rounding could decide, the plain sum does.
-
-        Pixels that tie (a black background) must tie here too, or a switch names another than the first of them.
-        """
-        return self.conv_relu_pool(x, w, b, stride, padding, window, pool_stride, pool_padding, work)
 
     def conv_relu_pool_backward_data(
         self, w, y, switches, dy, shape, stride, padding, window, pool_stride, pool_padding,
