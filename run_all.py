@@ -16,8 +16,9 @@ from pathlib import Path
 import scipy.linalg.cython_blas  # noqa: F401  (loads SciPy's own BLAS now, so that the limit in `main` reaches it)
 from threadpoolctl import threadpool_limits
 
-from tinycnn import InputError, data, files, get_ops, models, train
+from tinycnn import InputError, data, files, get_ops, models
 from viz import results, study
+from viz.recipes import RECIPES, recipe
 
 
 class Parser(argparse.ArgumentParser):
@@ -42,7 +43,14 @@ def parse(argv):
     p.add_argument("--data-dir", default="data", metavar="DIR", help="where the official files are (default: data)")
     p.add_argument("--download", action="store_true", help="get the official files where they are missing")
     p.add_argument("--steps", type=_positive, metavar="N", help="training steps (default: the study's)")
-    p.add_argument("--recipe", choices=("study",), default="study", help="how to train")
+    p.add_argument("--recipe", choices=tuple(RECIPES), default="study", help="how to train (default: study)")
+    p.add_argument(
+        "--protocol",
+        choices=study.PROTOCOLS,
+        default="study",
+        help="of stl10: study joins its two parts, trains on the first 10,000 and validates on the last 3,000; "
+        "official trains on the 5,000 and validates on the 8,000 test images (default: study)",
+    )
     p.add_argument("--backend", default="auto", help="auto, reference, cpu or gpu")
     p.add_argument(
         "--only",
@@ -92,7 +100,7 @@ def run(args, command):
         raise InputError(f"--images {args.images}: the folder has the name of a data set of this run; rename it")
     for info in infos.values():
         check_writable(args.out / info.name)
-    loaded = {name: study.load(name, args.data_dir, args.download) for name in infos}
+    loaded = {name: study.load(name, args.data_dir, args.download, args.protocol) for name in infos}
 
     sections = []
     for name in infos:
@@ -118,34 +126,35 @@ def run_dataset(args, name, loaded):
     start = time.perf_counter()
     info, images, labels, val_images, val_labels, masks = loaded
     out = args.out / info.name
-    protocol = study.PROTOCOLS.get(name, study.PROTOCOLS["stl10"])
-    steps = args.steps or protocol.steps
+    how = recipe(args.recipe, name)
+    steps = args.steps or how.steps
     counts = f"{len(images):,} training and {len(val_images):,} validation images"
-    print(f"{info.title}: {counts}, {steps:,} steps", flush=True)
+    print(f"{info.title}: {counts}, recipe {args.recipe}, {steps:,} steps", flush=True)
     net = models.build(
         info.model,
         backend=args.backend,
         seed=args.seed,
         classes=len(info.classes),
+        dropout=how.dropout,
         meta={"dataset": info.name, "classes": "\n".join(info.classes)},
     )
-    history = train.fit(
+    checkpoint = out / f"checkpoint-{args.recipe}.safetensors"
+    history = how.fit(
         net,
         images,
         labels,
-        val=(val_images, val_labels),
+        (val_images, val_labels),
         steps=steps,
-        batch_size=min(protocol.batch_size, len(images)),
-        lr=protocol.lr,
         seed=args.seed,
-        checkpoint=out / "checkpoint.safetensors",
-        resume=args.resume and (out / "checkpoint.safetensors").exists(),
-        eval_every=protocol.eval_every,
+        checkpoint=checkpoint,
+        resume=args.resume and checkpoint.exists(),
     )
     net.save(out / "weights.safetensors")
+    histories = results.histories(out, args.recipe, history)
     times = {"training": time.perf_counter() - start}
-    s = study.Study(net, info, images, labels, val_images, val_labels, masks, history, protocol, args.seed)
-    key = results.fingerprint(net, (images, labels, val_images, val_labels), (info, args.seed, history.to_dict()))
+    s = study.Study(net, info, images, labels, val_images, val_labels, masks, history, how, histories, args.seed)
+    facts = (info, how, args.seed, {kind: h.to_dict() for kind, h in histories.items()})
+    key = results.fingerprint(net, (images, labels, val_images, val_labels), facts)
     stages = []
     for stage, function in study.STAGES.items():
         folder = out / stage
@@ -165,6 +174,8 @@ def run_dataset(args, name, loaded):
         "dataset": info.name,
         "network": repr(net),
         "seed": args.seed,
+        "recipe": f"{args.recipe}: {how}",
+        "protocol": args.protocol if name == "stl10" else "the set's own split",
         "steps": history.steps,
         "train_images": len(images),
         "validation_images": len(val_images),

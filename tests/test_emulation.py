@@ -325,11 +325,13 @@ def everything(ops):
     keep(ops.dropout_mask((5, 7), 0.4, np.random.default_rng(3)))
     p, g, m, v = normal(300), normal(300), ops.zeros(300), ops.zeros(300)
     for t in (1, 2):
-        ops.adam_step(p, g, m, v, 0.01, 0.9, 0.999, 1e-8, t)
+        ops.adam_step(p, g, m, v, 0.01, 0.9, 0.999, 1e-8, t, 0.1 * t)
     ops.sgd_step(p, g, v, 0.1, 0.9)
+    ops.average(m, p, 0.3)
     keep(p, m, v)
     images, rows = ops.put(rng.integers(0, 256, (4, 3, 5, 2), np.uint8)), ops.put(np.array([2, 0, 2]))
     keep(ops.from_images(images), ops.from_images(images, rows), ops.take(ops.put(np.arange(5)), rows))
+    keep(ops.from_images(images, rows, np.array([[1, -3, 0], [-2, 4, 1], [0, 0, 1]])))
     return results
 
 

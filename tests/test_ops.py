@@ -168,6 +168,21 @@ def test_adam_is_the_published_algorithm(ops):
     assert abs(p[0] - naive.adam(1.0, gradients, *constants)) < TOLERANCE[str(ops.dtype)]
 
 
+def test_adams_decay_shrinks_the_weight_by_its_share_and_leaves_the_step_as_it_is(ops):
+    found = []
+    for decay in (0.0, 0.2):
+        p, m, v = ops.asarray([2.0]), ops.zeros(1), ops.zeros(1)
+        ops.adam_step(p, ops.asarray([0.3]), m, v, 0.01, 0.9, 0.999, 1e-8, 1, decay)
+        found.append(float(p[0]))
+    assert abs(found[0] - found[1] - 0.01 * 0.2 * 2.0) < TOLERANCE[str(ops.dtype)]
+
+
+def test_a_running_mean_moves_by_its_rate(ops):
+    mean = ops.asarray([1.0, -2.0])
+    ops.average(mean, ops.asarray([3.0, 2.0]), 0.25)
+    assert np.allclose(ops.to_numpy(mean), [1.5, -1.0])
+
+
 def test_sgd_with_momentum(ops):
     p, v = ops.asarray([1.0]), ops.zeros(1)
     for g in (1.0, 1.0):
@@ -202,6 +217,17 @@ def test_uint8_images_become_c_contiguous_values_in_0_to_1(ops):
     x = ops.from_images(images)
     assert x.flags.c_contiguous and x.dtype == ops.dtype
     assert np.array_equal(x, (images / np.float64(255)).astype(ops.dtype))
+
+
+def test_moved_images_are_mirrored_at_their_border(ops):
+    images = np.random.default_rng(0).integers(0, 256, (4, 5, 7, 3), np.uint8)
+    rows, moves = np.array([2, 0, 2, 3, 1]), np.array([[0, 0, 0], [2, -3, 0], [-4, 6, 1], [0, 1, 1], [3, 0, 1]])
+    x = ops.to_numpy(ops.from_images(ops.put(images), ops.put(rows), moves))
+    for n, (down, right, flip) in enumerate(moves):
+        wide = np.pad(images[rows[n]], ((4, 4), (6, 6), (0, 0)), "reflect")
+        moved = wide[4 - down : 9 - down, 6 - right : 13 - right]
+        expected = moved[:, ::-1] if flip else moved
+        assert np.array_equal(np.round(255 * x[n]), expected), n
 
 
 @pytest.mark.parametrize("name, dtype", [("tpu", "float32"), ("cpu", "float16")])

@@ -17,6 +17,7 @@ import run_all
 from tinycnn import data, models
 from tinycnn.data import demo
 from viz import figures, maximize, results, study
+from viz.recipes import Recipe
 from viz.stages import ascent, backprop, space
 
 ROOT = Path(__file__).parents[1]
@@ -132,7 +133,7 @@ def test_bad_input_costs_one_line_and_leaves_nothing(argv, says, capsys, tmp_pat
 
 @pytest.mark.parametrize("part", ["", "digits"])
 def test_an_output_folder_that_cannot_be_written_is_found_before_training(part, capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(run_all.train, "fit", lambda *a, **k: pytest.fail("trained all the same"))
+    monkeypatch.setattr(Recipe, "fit", lambda *a, **k: pytest.fail("trained all the same"))
     blocked = tmp_path / "out" / part
     blocked.parent.mkdir(exist_ok=True)
     blocked.write_text("a file in the way")  # permissions do not stop root, this does
@@ -143,7 +144,7 @@ def test_an_output_folder_that_cannot_be_written_is_found_before_training(part, 
 
 
 def test_missing_data_is_found_before_the_first_data_set_is_trained(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(run_all.train, "fit", lambda *a, **k: pytest.fail("trained all the same"))
+    monkeypatch.setattr(Recipe, "fit", lambda *a, **k: pytest.fail("trained all the same"))
     assert call(["--dataset", "digits", "mnist", "--data-dir", tmp_path, "--out", tmp_path / "out"]) == 2
     assert "mnist" in capsys.readouterr().err
 
@@ -169,11 +170,11 @@ def test_a_full_disk_costs_one_line_and_nothing_that_was_there(done, tmp_path, c
 
 def test_ctrl_c_keeps_the_training_and_says_how_to_go_on(tmp_path, capsys):
     code = (
-        "import sys, run_all; from viz import study; study.PROTOCOLS['digits'] = study.Protocol(100000, 4); "
+        "import sys, run_all; from viz import recipes; recipes.RECIPES['study']['digits'] = recipes.Recipe(100000, 4); "
         f"sys.exit(run_all.main(['--out', {str(tmp_path)!r}]))"
     )
     run = process(["-c", code])
-    checkpoint = tmp_path / "digits" / "checkpoint.safetensors"
+    checkpoint = tmp_path / "digits" / "checkpoint-study.safetensors"
     deadline = time.monotonic() + 300
     while not checkpoint.exists() and run.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -220,6 +221,37 @@ def test_stl10_is_joined_and_split_as_the_study_does(monkeypatch):
     _, images, labels, val_images, val_labels, masks = study.load("stl10")
     assert labels.tolist() == list(range(10000)) and val_labels.tolist() == list(range(10000, 13000))
     assert len(images) == 10000 and len(val_images) == 3000 and masks is None
+    _, images, labels, val_images, val_labels, _ = study.load("stl10", protocol="official")
+    assert labels.tolist() == list(range(5000)) and val_labels.tolist() == list(range(5000, 13000))
+    assert len(images) == 5000 and len(val_images) == 8000
+
+
+def test_both_recipes_of_a_folder_share_the_curve_and_each_resumes_its_own(tmp_path, capsys):
+    argv = ["--steps", 4, "--only", "training_curve", "--out", tmp_path]
+    assert call(argv) == 0
+    alone = (tmp_path / "digits" / "training_curve" / "curve.png").read_bytes()
+    assert call([*argv, "--recipe", "fast"]) == 0
+    folder = tmp_path / "digits"
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["recipe"].startswith("fast: Adam 0.001, batches of 100, one-cycle schedule, dropout")
+    caption = json.loads((folder / "training_curve" / "result.json").read_text())["pictures"][0]["caption"]
+    assert "of the other recipes" in caption
+    assert (folder / "training_curve" / "curve.png").read_bytes() != alone
+    weights = (folder / "weights.safetensors").read_bytes()
+    assert call([*argv, "--recipe", "fast", "--resume"]) == 0 and "kept" in capsys.readouterr().out
+    assert (folder / "weights.safetensors").read_bytes() == weights
+    (folder / "history-study.json").write_text("[1")
+    assert call([*argv, "--recipe", "fast", "--resume"]) == 2
+    assert "history-study.json: not a history of training" in capsys.readouterr().err
+
+
+def test_a_recipe_says_all_that_it_switches_on():
+    text = str(Recipe(9, 3, 0.002, 50, "one-cycle", 0.01, 0.3, 2, True, 0.05))
+    assert text == (
+        "Adam 0.002, batches of 50, one-cycle schedule, weight decay 0.01, dropout 0.3, moved by up to 2 pixels, "
+        "flipped, weights averaged over 5 % of the steps"
+    )
+    assert str(Recipe(9, 3)) == "Adam 0.0001, batches of 100"
 
 
 def test_mnist_shows_the_digit_of_the_study():
@@ -265,7 +297,7 @@ def test_patches_beyond_the_border_are_black_and_in_place():
 
 def test_examples_show_as_many_classes_as_there_are():
     labels = np.array([1, 1, 0, 2, 2, 1, 0, 3])
-    s = study.Study(None, None, None, None, None, labels, None, None, None, 0)
+    s = study.Study(None, None, None, None, None, labels, None, None, None, {}, 0)
     assert s.examples().tolist() == [0, 2, 3, 7, 1, 4]
 
 

@@ -89,6 +89,70 @@ def test_a_resumed_run_ends_with_the_bytes_of_an_uninterrupted_one(tmp_path):
     assert again == history
 
 
+EXTRAS = {
+    "optimizer": optim.Adam(0.01, decay=0.1),
+    "schedule": "one-cycle",
+    "augment": train.Augment(1, flip=True),
+    "average": 8,
+}
+
+
+def test_a_resumed_run_of_everything_ends_with_the_same_bytes(tmp_path, monkeypatch):
+    whole, path = tiny_net(), tmp_path / "state.safetensors"
+    history = fit(whole, steps=20, **EXTRAS)
+
+    def stop(run):
+        save(run)
+        if run.done == 12:
+            raise KeyboardInterrupt
+
+    save = train._Run.save
+    monkeypatch.setattr(train._Run, "save", stop)
+    with pytest.raises(KeyboardInterrupt):
+        fit(tiny_net(), steps=20, checkpoint=path, checkpoint_every=3, **EXTRAS)
+    monkeypatch.undo()
+    resumed = tiny_net(seed=5)
+    assert fit(resumed, steps=20, checkpoint=path, resume=True, **EXTRAS) == history
+    assert saved(resumed, tmp_path / "a") == saved(whole, tmp_path / "b")
+    for other in ({"steps": 21}, {"average": 9}, {"augment": train.Augment(1)}, {"optimizer": optim.Adam(0.01)}):
+        with pytest.raises(InputError, match="was trained with"):
+            fit(tiny_net(), checkpoint=path, resume=True, **{"steps": 20, **EXTRAS, **other})
+
+
+def test_the_average_is_the_mean_of_the_weights_it_has_seen():
+    def weights(steps, **kwargs):
+        net = tiny_net()
+        history = fit(net, steps=steps, **kwargs)
+        return net.params["d"]["w"], history
+
+    (w5, _), (w10, plain), (mean, averaged) = weights(5), weights(10), weights(10, average=10)
+    assert np.allclose(mean, (w5 + w10) / 2, atol=1e-7) and not np.allclose(mean, w10, atol=1e-3)
+    assert averaged.losses == plain.losses  # the training itself does not see it
+
+
+def test_a_one_cycle_rate_rises_and_falls_once_and_the_constant_one_stays():
+    adam, steps = optim.Adam(0.2), 200
+    rates = [optim.at_step(adam, "one-cycle", t, steps).lr for t in range(1, steps + 1)]
+    top = int(np.argmax(rates))
+    assert 0.99 * 0.2 < rates[top] <= 0.2 and abs(top / steps - optim.WARM_UP) < 0.01
+    assert (np.diff(rates[:top]) > 0).all() and (np.diff(rates[top + 1 :]) < 0).all()
+    assert 0 < rates[0] < 0.01 and 0 < rates[-1] < 0.01 and abs(np.mean(rates) - 0.1) < 1e-3
+    assert optim.at_step(adam, "constant", 7, steps) is adam
+
+
+def test_augment_draws_every_move_it_may_and_no_other():
+    moves = train.Augment(2, flip=True).draw(np.random.default_rng(0), 500)
+    assert {tuple(m) for m in moves} == {(i, j, k) for i in range(-2, 3) for j in range(-2, 3) for k in (0, 1)}
+    assert not train.Augment(2).draw(np.random.default_rng(0), 50)[:, 2].any()
+    assert train.Augment().draw(np.random.default_rng(0), 50) is None
+
+
+@pytest.mark.parametrize("wrong", [{"average": -1}, {"augment": train.Augment(8)}, {"schedule": "cosine"}])
+def test_settings_that_make_no_sense_are_refused(wrong):
+    with pytest.raises(InputError, match=r"average|schedule"):
+        fit(tiny_net(), **wrong)
+
+
 RUN = """
 import sys, test_train
 net = test_train.tiny_net()

@@ -1,8 +1,8 @@
 """Networks and training states as safetensors files: no pickle, readable by every framework.
 
-Tensors are called LAYER/NAME ("conv1/w"); a training state adds "optimizer/..." and "history/...". One metadata entry,
-"tinycnn", holds the rest as JSON: layer specs, input shape, pixel scaling, the network's `meta`, and for training the
-settings and the random generator's state. (One entry, because the order of several is not reproducible.)
+Tensors are called LAYER/NAME ("conv1/w"); a training state adds "optimizer/...", "average/..." and "history/...". One
+metadata entry, "tinycnn", holds the rest as JSON: layer specs, input shape, pixel scaling, the network's `meta`, and
+for training the settings and the random generator's state. (One entry: the order of several is not reproducible.)
 """
 
 import dataclasses
@@ -19,6 +19,7 @@ from .files import write_bytes
 from .network import Network
 
 FORMAT = 1
+STATE = ("optimizer/", "average/", "history/")  # what a training state adds to the weights
 NORMALISATION = "uint8 / 255"
 
 
@@ -112,7 +113,7 @@ def set_params(net, tensors, path):
     ----------
     net : Network
     tensors : dict of numpy.ndarray
-        As `read` returns them; "optimizer/" and "history/" entries are passed over.
+        As `read` returns them; those of a training state are passed over.
     path : str or Path
         For the message.
 
@@ -122,7 +123,7 @@ def set_params(net, tensors, path):
         A missing or unknown tensor, or one of another shape: this is another network's file.
     """
     expected = {f"{layer}/{k}": a for layer, p in net.params.items() for k, a in p.items()}
-    found = {k: a for k, a in tensors.items() if not k.startswith(("optimizer/", "history/"))}
+    found = {k: a for k, a in tensors.items() if not k.startswith(STATE)}
     problems = [f"missing {k}" for k in expected if k not in found]
     problems += [f"unknown {k}" for k in found if k not in expected]
     problems += [

@@ -9,31 +9,11 @@ The layered path of network.py stays the definition; the tests hold this one to 
 and are used again at the next step.
 """
 
-import math
-
 from .layers import Conv2D, Dense, MaxPool2D, ReLU
+from .ops.workspace import Workspace
 from .rules import RULES
 
-
-class Workspace:
-    """Arrays by name that outlive a call: asked for again with the same shape, the same memory comes back.
-
-    Parameters
-    ----------
-    ops : Ops
-        Whose arrays they are.
-    """
-
-    def __init__(self, ops):
-        self._ops, self._arrays = ops, {}
-
-    def __call__(self, key, shape, dtype):
-        """Return an uninitialised array; its contents last until the same `key` is asked for again."""
-        size = math.prod(shape)
-        flat = self._arrays.get(key)
-        if flat is None or flat.size < size or flat.dtype != dtype:
-            flat = self._arrays[key] = self._ops.empty(size, dtype)
-        return flat[:size].reshape(shape)
+__all__ = ["Block", "Workspace", "backward", "backward_each", "forward", "loss_and_grads", "plan"]
 
 
 class Block:

@@ -30,6 +30,7 @@ def layers(name, classes=10, dropout=0.0):
         *_block(2, 96, 3, 3),
         Flatten("flatten"),
         *(Dense("fc1", 384), ReLU("relu3")),
+        *([Dropout("dropout", dropout)] if dropout else []),
         *(Dense("fc2", 192), ReLU("relu4")),
         Dense("fc3", classes),
     ]
@@ -47,7 +48,8 @@ def build(name, backend="auto", seed=0, dtype="float32", classes=10, dropout=0.0
     classes : int
         The number of logits.
     dropout : float
-        Share of the 1024 hidden units that a training step of the mnist model drops; the study drops none.
+        Share of fc1's units that a training step drops; the study drops none. The other two networks have a layer
+        for it only if it is not 0.
     meta : dict of str, optional
         Saved with the network.
 

@@ -5,8 +5,11 @@ Adam (Kingma and Ba 2014, arXiv:1412.6980, algorithm 1) with running means m of 
     p <- p - lr * (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
 
 SGD with momentum: v <- momentum * v + g,  p <- p - lr * v.
+
+An optimizer's `lr` is the largest rate of a run; `schedule` says which share of it each step takes.
 """
 
+import dataclasses
 from dataclasses import dataclass
 
 from .errors import InputError, choose
@@ -18,12 +21,17 @@ def _zeros(ops, params, prefix):
 
 @dataclass(frozen=True)
 class Adam:
-    """Adam; `lr` is the step size, `beta1` and `beta2` the memories, `eps` the floor of the denominator."""
+    """Adam; `lr` is the step size, `beta1` and `beta2` the memories, `eps` the floor of the denominator.
+
+    With `decay`, weights (not biases) shrink by lr * decay a step (AdamW: Loshchilov and Hutter 2017,
+    arXiv:1711.05101).
+    """
 
     lr: float = 1e-4
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8
+    decay: float = 0.0
 
     def init(self, ops, params):
         """Return the state before the first step: {"m/LAYER/NAME": zeros, "v/LAYER/NAME": zeros}."""
@@ -31,7 +39,8 @@ class Adam:
 
     def update(self, ops, state, key, p, g, t):
         """Step number `t` (from 1) of the parameter called `key` ("LAYER/NAME"), in place on `p` and `state`."""
-        ops.adam_step(p, g, state["m/" + key], state["v/" + key], self.lr, self.beta1, self.beta2, self.eps, t)
+        constants = (self.lr, self.beta1, self.beta2, self.eps, t, self.decay if key.endswith("/w") else 0.0)
+        ops.adam_step(p, g, state["m/" + key], state["v/" + key], *constants)
 
 
 @dataclass(frozen=True)
@@ -58,6 +67,23 @@ def get_optimizer(optimizer, lr=None):
     if not optimizer.lr > 0:
         raise InputError(f"lr must be positive, got {optimizer.lr}")
     return optimizer
+
+
+SCHEDULES = ("constant", "one-cycle")
+WARM_UP = 0.15  # share of a one-cycle run until the rate is at its largest
+
+
+def at_step(optimizer, schedule, t, steps):
+    """Return `optimizer` with the rate of step `t` (1 to `steps`).
+
+    "constant": its own. "one-cycle": from 0 up to its own, linearly, in the first `WARM_UP` of the run, then linearly
+    down to 0 (Smith and Topin 2017, arXiv:1708.07120).
+    """
+    if schedule == "constant":
+        return optimizer
+    done = (t - 0.5) / steps
+    share = min(done / WARM_UP, (1 - done) / (1 - WARM_UP))
+    return dataclasses.replace(optimizer, lr=optimizer.lr * share)
 
 
 def step(ops, optimizer, params, grads, state, t):

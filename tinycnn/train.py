@@ -2,8 +2,12 @@
 
 Every random number (batches, dropout) comes from one generator, whose state is part of the checkpoint: a run that is
 interrupted, also by kill -9, and resumed ends with the same bytes as one that was not.
+
+What gets further in fewer steps, each switched on by itself: a one-cycle schedule of the rate (optim.py), weight decay
+(`optim.Adam`), dropout (`models.build`), images flipped and moved (`Augment`), and a running mean of the weights.
 """
 
+import contextlib
 import dataclasses
 import math
 import signal
@@ -17,15 +21,40 @@ from tqdm import tqdm
 
 from . import checkpoint as checkpoints
 from . import fused, optim
-from .errors import InputError, check_images, check_labels
+from .errors import InputError, check_images, check_labels, choose
 from .losses import accuracy
 
 READ_EVERY = 10  # steps between readings of the losses: a device works on meanwhile
+AVERAGE_EVERY = 5  # steps between updates of the weights' running mean
 TRAIN_SAMPLE = 2000  # training images, the same ones each time, on which the training accuracy is measured
 
 
 class Interrupted(KeyboardInterrupt):
     """Training was stopped by Ctrl-C, after the checkpoint was written."""
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Shows each image of a batch changed at random.
+
+    Parameters
+    ----------
+    shift : int
+        Up to so many pixels up, down, left and right; the image is mirrored at its border.
+    flip : bool
+        Half of the images left to right.
+    """
+
+    shift: int = 0
+    flip: bool = False
+
+    def draw(self, rng, count):
+        """Return moves (count, 3) as `Ops.from_images` takes them, or None if nothing is to change."""
+        if not (self.shift or self.flip):
+            return None
+        moves = rng.integers(-self.shift, self.shift + 1, (count, 3))
+        moves[:, 2] = rng.integers(0, 2, count) if self.flip else 0
+        return moves
 
 
 @dataclass
@@ -49,6 +78,7 @@ class History:
 
 def fit(
     net, images, labels, val=None, *, steps=1000, batch_size=100, optimizer="adam", lr=1e-4, seed=0,
+    schedule="constant", augment=Augment(), average=0,
     eval_every=100, checkpoint=None, checkpoint_every=None, resume=False, progress=True,
 ):  # fmt: skip
     """Train a network in place.
@@ -69,7 +99,14 @@ def fit(
         A name takes `lr`; an object has its own.
     lr : float
     seed : int
-        Of the batches and of dropout.
+        Of the batches, of dropout and of `augment`.
+    schedule : "constant" or "one-cycle"
+        Of the rate: see `optim.at_step`.
+    augment : Augment
+        How the images of a batch are changed; default: not at all.
+    average : int
+        If not 0: the network is measured, and at the end left, with the running mean of its weights over about so
+        many of its last steps (Polyak and Juditsky 1992, with exponential weights).
     eval_every : int
         Steps between measurements of the accuracy (and at the start and the end).
     checkpoint : path, optional
@@ -97,6 +134,12 @@ def fit(
     labels = _check_training_data(net, images, labels, classes, "images", "labels")
     if val is not None:
         val = val[0], _check_training_data(net, *val, classes, "val images", "val labels")
+    choose(schedule, optim.SCHEDULES, "schedule")
+    if average < 0 or not 0 <= augment.shift < min(net.input_shape[:2]):
+        raise InputError(
+            f"need average >= 0 and a shift of 0 to {min(net.input_shape[:2]) - 1} pixels, got {average} and "
+            f"{augment.shift}"
+        )
     if steps < 1 or eval_every < 1 or not 1 <= batch_size <= len(images):
         raise InputError(
             f"need steps >= 1, eval_every >= 1 and 1 <= batch_size <= {len(images)} (the number of images), "
@@ -109,6 +152,9 @@ def fit(
         "seed": seed,
         "images": len(images),
         "labels_crc32": zlib.crc32(labels.tobytes()),
+        "schedule": [schedule, steps] if schedule != "constant" else schedule,
+        "augment": dataclasses.asdict(augment),
+        "average": average,
     }
     run = _Run(net, optimizer, np.random.default_rng(seed), settings, checkpoint)
     if checkpoint is not None:
@@ -122,9 +168,10 @@ def fit(
 
     def evaluate():
         run.history.eval_steps.append(run.history.steps)
-        run.history.train_accuracy.append(accuracy(net.logits(images[sample]), labels[sample]))
-        if val is not None:
-            run.history.val_accuracy.append(accuracy(net.logits(val[0]), val[1]))
+        with run.averaged():
+            run.history.train_accuracy.append(accuracy(net.logits(images[sample]), labels[sample]))
+            if val is not None:
+                run.history.val_accuracy.append(accuracy(net.logits(val[0]), val[1]))
 
     bar = tqdm(
         total=steps,
@@ -137,7 +184,8 @@ def fit(
         if run.history.steps == 0:
             evaluate()
         while run.done < steps and not interrupted:
-            run.step(stored, stored_labels, run.rng.choice(len(images), batch_size, replace=False))
+            batch = run.rng.choice(len(images), batch_size, replace=False)
+            run.step(stored, stored_labels, batch, augment, optim.at_step(optimizer, schedule, run.done + 1, steps))
             done = run.done
             if done % eval_every == 0 or done == steps:
                 run.read_losses()
@@ -157,6 +205,8 @@ def fit(
             raise Interrupted(f"stopped after {run.done} of {steps} steps; no checkpoint was asked for")
         run.save()
         raise Interrupted(f"stopped after {run.done} of {steps} steps; {checkpoint} holds them")
+    for _, p, mean in run.means():
+        p[...] = mean
     return run.history
 
 
@@ -166,18 +216,43 @@ class _Run:
     def __init__(self, net, optimizer, rng, settings, path):
         self.net, self.optimizer, self.rng, self.settings, self.path = net, optimizer, rng, settings, path
         self.state = optimizer.init(net.ops, net.params)
+        self.mean = {k: net.ops.zeros(p.shape) for k, p in self._params()} if settings["average"] else {}
+        for k, p in self._params() if self.mean else ():
+            self.mean[k][...] = p
         self.history = History()
         self.work = fused.Workspace(net.ops)
         self.losses, self.done = net.ops.zeros(READ_EVERY), 0
 
-    def step(self, images, labels, batch):
-        ops = self.net.ops
+    def _params(self):
+        return [(f"{layer}/{k}", a) for layer, p in self.net.params.items() for k, a in p.items()]
+
+    def means(self):
+        """(name, parameter, its running mean) of each parameter, if there are means."""
+        return [(k, p, self.mean[k]) for k, p in self._params() if self.mean]
+
+    @contextlib.contextmanager
+    def averaged(self):
+        """Context in which the network has the running means as its parameters."""
+        params = self.net.params
+        if self.mean:
+            self.net.params = {layer: {k: self.mean[f"{layer}/{k}"] for k in p} for layer, p in params.items()}
+        try:
+            yield
+        finally:
+            self.net.params = params
+
+    def step(self, images, labels, batch, augment, optimizer):
+        ops, moves = self.net.ops, augment.draw(self.rng, len(batch))
         batch = ops.put(batch)
-        x, labels = ops.from_images(images, batch), ops.take(labels, batch)
+        x, labels = ops.from_images(images, batch, moves), ops.take(labels, batch)
         unread = self.done - self.history.steps
         _, grads = fused.loss_and_grads(self.net, x, labels, self.work, self.rng, self.losses[unread : unread + 1])
         self.done += 1
-        optim.step(ops, self.optimizer, self.net.params, grads, self.state, self.done)
+        optim.step(ops, optimizer, self.net.params, grads, self.state, self.done)
+        if self.mean and self.done % AVERAGE_EVERY == 0:  # a plain mean at first, then one that forgets
+            rate = AVERAGE_EVERY / min(self.done, self.settings["average"])
+            for _, p, mean in self.means():
+                ops.average(mean, p, min(1.0, rate))
         if unread + 1 == READ_EVERY:
             self.read_losses()
 
@@ -199,6 +274,7 @@ class _Run:
                 if not np.isfinite(self.net.ops.to_numpy(a)).all():
                     raise self._diverged(f"{layer}/{k} is no longer finite after step {self.history.steps}")
         tensors = {"optimizer/" + k: self.net.ops.to_numpy(a) for k, a in self.state.items()}
+        tensors |= {"average/" + k: self.net.ops.to_numpy(a) for k, a in self.mean.items()}
         tensors |= {"history/" + k: np.array(v, np.float64) for k, v in self.history.to_dict().items()}
         training = {"settings": self.settings, "rng": self.rng.bit_generator.state}
         checkpoints.save_network(self.net, self.path, tensors, training)
@@ -217,6 +293,8 @@ class _Run:
         checkpoints.set_params(self.net, tensors, self.path)
         for k, a in self.state.items():
             a[...] = self.net.ops.asarray(tensors["optimizer/" + k])
+        for k, a in self.mean.items():
+            a[...] = self.net.ops.asarray(tensors["average/" + k])
         self.rng.bit_generator.state = training["rng"]
         history = {k: tensors["history/" + k].tolist() for k in self.history.to_dict()}
         history["eval_steps"] = [int(v) for v in history["eval_steps"]]

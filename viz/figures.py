@@ -194,7 +194,7 @@ def sheet(
     return fig
 
 
-def curves(steps, losses, eval_steps, train_accuracy, val_accuracy, title, note="", val_name="validation"):
+def curves(steps, losses, eval_steps, train_accuracy, val_accuracy, title, note="", val_name="validation", others=None):
     """Draw the loss of every step and the two accuracies.
 
     Parameters
@@ -202,6 +202,8 @@ def curves(steps, losses, eval_steps, train_accuracy, val_accuracy, title, note=
     steps, losses : arrays (S,)
     eval_steps, train_accuracy, val_accuracy : arrays (E,)
         Accuracies in [0, 1].
+    others : {name: (eval_steps, val_accuracy)}, optional
+        Validation accuracies of other runs, to compare.
     """
     fig, upper, lower = _two_axes(title, note)
     upper.plot(steps, losses, color="#b9c2cc", lw=0.8, label="each batch")
@@ -220,8 +222,11 @@ def curves(steps, losses, eval_steps, train_accuracy, val_accuracy, title, note=
     ):
         y = 100 * np.asarray(y)
         lower.plot(eval_steps, y, label=f"{name}: {y[-1]:.1f} % at the end" if len(y) else name, **style)
+    for i, (name, (x, y)) in enumerate((others or {}).items()):
+        y = 100 * np.asarray(y)
+        lower.plot(x, y, color=SOFT, lw=1.6, ls=(":", "-.")[i % 2], label=f"{name}: {y.max():.1f} % at best")
     lower.set(ylabel="accuracy, %", xlabel="step")
-    later = 100 * np.concatenate([train_accuracy[1:], val_accuracy[1:]])
+    later = 100 * np.concatenate([train_accuracy[1:], val_accuracy[1:], *[y[1:] for _, y in (others or {}).values()]])
     if len(later) > 2:  # the untrained start would flatten all that follows
         lower.set_ylim(10 * np.floor(later.min() / 10), 101)
     lower.legend(frameon=False, fontsize=11, loc="lower right")

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tinycnn import files
+from tinycnn import InputError, files, train
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,24 @@ def fingerprint(net, arrays, facts):
     for source in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(source.read_bytes())
     return digest.hexdigest()
+
+
+def histories(folder, kind, history):
+    """Keep the history of recipe `kind` in `folder`; return those of all recipes that were trained there, by name.
+
+    Raises
+    ------
+    OSError
+        A file cannot be written or read.
+    """
+    files.write_text(Path(folder) / f"history-{kind}.json", dumps(history.to_dict()))
+    found = {}
+    for path in sorted(Path(folder).glob("history-*.json")):
+        try:
+            found[path.stem.removeprefix("history-")] = train.History(**json.loads(path.read_text()))
+        except (ValueError, TypeError) as e:
+            raise InputError(f"{path}: not a history of training ({e}); remove it") from e
+    return found
 
 
 def keep(folder, pictures, metrics, seconds, key):

@@ -1,4 +1,4 @@
-"""What the study is made of: the protocol of each data set, what a stage may use, and the table of stages.
+"""What the study is made of: its data, what a stage may use, and the table of stages.
 
 ``STAGES[name](study) -> (pictures, metrics)``, in the order of the report. A stage draws its random numbers from the
 study's seed and its own number alone, so that it gives the same with or without the others.
@@ -12,28 +12,13 @@ import numpy as np
 from tinycnn import data
 from tinycnn.layers import Conv2D, ReLU
 
+from .recipes import Recipe
 from .stages import ascent, backprop, network, space
 
 SHOWN = 6  # images in a figure that compares methods image by image
 
 
-@dataclass(frozen=True)
-class Protocol:
-    """How the study trains on a data set: `steps` of Adam, accuracies every `eval_every`."""
-
-    steps: int
-    eval_every: int
-    lr: float = 1e-4
-    batch_size: int = 100
-
-
-PROTOCOLS = {
-    "digits": Protocol(300, 100),
-    "shapes": Protocol(1500, 100, lr=5e-4),  # ours, as the set is: at 1e-4 it would take far longer
-    "mnist": Protocol(1001, 100),
-    "cifar10": Protocol(30001, 500),
-    "stl10": Protocol(2001, 100),
-}
+PROTOCOLS = ("study", "official")  # of STL-10: see `load`
 
 STAGES = {
     "training_curve": network.training_curve,
@@ -63,7 +48,9 @@ class Study:
     masks : bool array (N_val, H, W) or None
         The object's pixels in the validation images, where they are known.
     history : History or None
-    protocol : Protocol
+    recipe : Recipe
+    histories : dict of str to History
+        Of all recipes that this folder has seen, this one's included.
     seed : int
     """
 
@@ -75,7 +62,8 @@ class Study:
     val_labels: np.ndarray
     masks: np.ndarray | None
     history: object
-    protocol: Protocol
+    recipe: Recipe
+    histories: dict
     seed: int
 
     @property
@@ -114,12 +102,12 @@ class Study:
         return np.concatenate([firsts, np.setdiff1d(np.arange(len(self.val_labels)), firsts)])[:SHOWN]
 
 
-def load(name, root="data", download=False):
+def load(name, root="data", download=False, protocol="study"):
     """Return (info, images, labels, validation images, validation labels, masks or None) of a data set.
 
     The study joins STL-10's 5,000 training and 8,000 test images, trains on the first 10,000 and validates on the
-    last 3,000; every other set keeps its own split. `name` is one of `data.NAMES`, or a path to a folder in
-    STL-10's layout.
+    last 3,000; with `protocol` "official", and for every other set, the set's own split holds. `name` is one of
+    `data.NAMES`, or a path to a folder in STL-10's layout.
     """
     if name in data.NAMES:
         info = data.info(name)
@@ -127,7 +115,7 @@ def load(name, root="data", download=False):
     else:
         info = data.folder_info(name)
         train, test = (data.load_folder(name, split) for split in ("train", "test"))
-    if name == "stl10":
+    if name == "stl10" and protocol == "study":
         images, labels = (np.concatenate(both) for both in zip(train, test))
         train, test = (images[:10_000], labels[:10_000]), (images[10_000:], labels[10_000:])
     masks = data.masks(name, "test") if name == "shapes" else None

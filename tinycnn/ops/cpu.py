@@ -87,14 +87,17 @@ class Ops(reference.Ops):
         run(kernels.dense_backward_weights, x, dy, dw, size=dw.size)
         return dw, dy.sum(0)
 
-    def adam_step(self, p, g, m, v, lr, beta1, beta2, eps, t):
-        constants = (lr / (1 - beta1**t), 1 - beta1, 1 - beta2, 1 / (1 - beta2**t), eps)
+    def adam_step(self, p, g, m, v, lr, beta1, beta2, eps, t, decay=0.0):
+        constants = (lr / (1 - beta1**t), 1 - beta1, 1 - beta2, 1 / (1 - beta2**t), eps, 1 - lr * decay)
         arrays = (a.reshape(-1) for a in (p, g, m, v))
         run(kernels.adam_step, *arrays, *map(self.dtype.type, constants), size=p.size, blas=False)
 
     def sgd_step(self, p, g, v, lr, momentum):
         arrays = (a.reshape(-1) for a in (p, g, v))
         run(kernels.sgd_step, *arrays, *map(self.dtype.type, (lr, momentum)), size=p.size, blas=False)
+
+    def average(self, mean, p, rate):
+        run(kernels.average, mean.reshape(-1), p.reshape(-1), self.dtype.type(rate), size=p.size, blas=False)
 
     def conv_relu_pool(self, x, w, b, stride, padding, window, pool_stride, pool_padding, work, exact=False):
         fast = thin if thin.applies(w, stride, padding) else winograd if winograd.applies(w, stride, padding) else None

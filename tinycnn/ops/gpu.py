@@ -18,6 +18,7 @@ from cupy.cuda import cublas
 
 from . import reference
 from .geometry import windows
+from .workspace import Workspace
 
 CHUNK = 1 << 30  # bytes that the cols of a chunk of images may have, if an eighth of the free memory is no less
 BLOCK = 256  # threads
@@ -35,7 +36,7 @@ class Ops(reference.Ops):
         real = {"float32": "float", "float64": "double"}[str(self.dtype)]
         source = Path(__file__).with_name("kernels.cu").read_text()
         self._module = cp.RawModule(code=source, options=("-std=c++17", f"-Dreal={real}"))
-        self._kernels, self._buffers = {}, {}
+        self._kernels, self._scratch = {}, Workspace(self)
         self._scalars = np.array(0, self.dtype), np.array(1, self.dtype)
         mode = cublas.CUBLAS_TF32_TENSOR_OP_MATH if os.environ.get("CUPY_TF32") == "1" else cublas.CUBLAS_DEFAULT_MATH
         cublas.setMathMode(cp.cuda.device.get_cublas_handle(), mode)
@@ -79,7 +80,7 @@ class Ops(reference.Ops):
         self._each("gather_labels", len(rows), a, self.put(rows), out)
         return out
 
-    def from_images(self, images, rows=None):
+    def from_images(self, images, rows=None, moves=None):
         if images.dtype != np.uint8:
             return self.asarray(images if rows is None else images[rows])
         images = self.put(images)
@@ -89,7 +90,11 @@ class Ops(reference.Ops):
             return x
         x = self.empty((len(rows), *images.shape[1:]), self.dtype)
         size = x.size // len(rows)
-        self._rows("gather_images", len(rows), size, images, self.put(rows), x, len(rows), size)
+        if moves is None:
+            self._rows("gather_images", len(rows), size, images, self.put(rows), x, len(rows), size)
+        else:
+            args = (images, self.put(rows), self.put(moves), x, len(rows), *images.shape[1:])
+            self._rows("gather_moved_images", len(rows), size, *args)
         return x
 
     def to_numpy(self, a):
@@ -117,14 +122,6 @@ class Ops(reference.Ops):
                 f"the GPU has {free / 2**20:,.0f} MiB free, but {nbytes / 2**20:,.0f} MiB more are needed; use a "
                 "smaller batch_size or fewer images, close other programs on the GPU, or take backend='cpu'"
             ) from e
-
-    def _buffer(self, key, shape):
-        """Scratch that is kept from call to call; its contents last until `key` is asked for again."""
-        size = _size(shape)
-        if key not in self._buffers or self._buffers[key].size < size:
-            self._buffers.pop(key, None)
-            self._buffers[key] = self.empty(size, self.dtype)
-        return self._buffers[key][:size].reshape(shape)
 
     # -- matrix products ---------------------------------------------------------------------------------------
 
@@ -169,7 +166,7 @@ class Ops(reference.Ops):
         _, OH, OW, _ = y.shape
         for some in self._chunks(len(x), OH * OW * kh * kw * C):
             out = y[some].reshape(-1, K)
-            cols = self._buffer("cols", (len(out), kh * kw * C))
+            cols = self._scratch("cols", (len(out), kh * kw * C), self.dtype)
             self._im2col(x[some], cols, (kh, kw), stride, padding)
             self._gemm(cols, w.reshape(-1, K), out)
 
@@ -179,7 +176,7 @@ class Ops(reference.Ops):
         OH, OW, top, left = windows((H, W), (kh, kw), stride, padding)
         for some in self._chunks(len(dx), OH * OW * kh * kw * C):
             signal, out = dy[some].reshape(-1, K), dx[some]
-            cols = self._buffer("cols", (len(signal), kh * kw * C))
+            cols = self._scratch("cols", (len(signal), kh * kw * C), self.dtype)
             self._gemm(signal, w.reshape(-1, K), cols, tb=True)
             self._rows("col2im", len(out) * H, W * C, cols, out, *out.shape, OH, OW, kh, kw, *stride, top, left)
 
@@ -187,7 +184,7 @@ class Ops(reference.Ops):
         kh, kw, C, K = dw.shape
         for some in self._chunks(len(x), math.prod(dy.shape[1:3]) * kh * kw * C):
             signal = dy[some].reshape(-1, K)
-            cols = self._buffer("cols", (len(signal), kh * kw * C))
+            cols = self._scratch("cols", (len(signal), kh * kw * C), self.dtype)
             self._im2col(x[some], cols, (kh, kw), stride, padding)
             self._gemm(cols, signal, dw.reshape(-1, K), ta=True, beta=int(some.start > 0))
 
@@ -212,11 +209,11 @@ class Ops(reference.Ops):
 
     def _winograd(self, x, w, y, flip=False):
         """y (N, H, W, K) = x convolved with w; or the way back, with `flip`: dx (N, H, W, C) from dy."""
-        points = self._buffer("U", (36, x.shape[3], y.shape[3]))
+        points = self._scratch("U", (36, x.shape[3], y.shape[3]), self.dtype)
         self._each("winograd_weights", w.size // 9, w, points, w.shape[2], int(flip))
         for some in self._chunks(len(x), 36 * _tiles(x[:1]) * max(points.shape[1:])):
             v = self._points("winograd_input", "V", x[some])
-            m = self._buffer("M", (*v.shape[:2], y.shape[3]))
+            m = self._scratch("M", (*v.shape[:2], y.shape[3]), self.dtype)
             self._gemm(v, points, m)
             out = y[some]
             self._rows("winograd_output", _tile_rows(out), _tile_columns(out) * out.shape[3], m, out, *out.shape)
@@ -226,7 +223,7 @@ class Ops(reference.Ops):
         C, K = dw.shape[2:]
         slices = list(self._chunks(len(x), 36 * _tiles(x[:1]) * max(C, K)))
         parts = math.gcd(8, *(_tiles(x[some]) for some in slices))
-        sums = self._buffer("dU", (36 * parts, C, K))
+        sums = self._scratch("dU", (36 * parts, C, K), self.dtype)
         for some in slices:
             v = self._points("winograd_input", "V", x[some]).reshape(36 * parts, -1, C)
             s = self._points("winograd_signal", "M", dy[some]).reshape(36 * parts, -1, K)
@@ -235,7 +232,7 @@ class Ops(reference.Ops):
 
     def _points(self, kernel, key, x):
         """The 36 points (36, tiles, C) of every tile of x."""
-        points = self._buffer(key, (36, _tiles(x), x.shape[3]))
+        points = self._scratch(key, (36, _tiles(x), x.shape[3]), self.dtype)
         self._rows(kernel, _tile_rows(x), _tile_columns(x) * x.shape[3], x, points, *x.shape)
         return points
 
@@ -275,7 +272,7 @@ class Ops(reference.Ops):
         switches = work("switches", y.shape, np.uint8)
         for some in self._chunks(len(x), H * W * K):
             images = x[some]
-            conv = self._buffer("conv", (len(images), H, W, K))
+            conv = self._scratch("conv", (len(images), H, W, K), self.dtype)
             if _winograd_suits(w, stride, padding) and not exact:
                 self._winograd(images, w, conv)
             else:
@@ -289,7 +286,7 @@ class Ops(reference.Ops):
     ):
         H, W, _, _ = windows(x.shape[1:], w.shape[:2], stride, padding)
         dy = self.relu_backward(dy, y)
-        signal = self._buffer("conv", (len(x), H, W, w.shape[3]))
+        signal = self._scratch("conv", (len(x), H, W, w.shape[3]), self.dtype)
         self._unpool2d(dy, switches, signal, window, pool_stride, pool_padding)
         dw = work("dw", w.shape, self.dtype)
         dx = work("dx", x.shape, self.dtype) if need_dx else None
@@ -381,12 +378,15 @@ class Ops(reference.Ops):
     def _softmax_rows(self, name, *args):
         self._launch(name, (-(-args[-2] // 32),), (32,), *args)
 
-    def adam_step(self, p, g, m, v, lr, beta1, beta2, eps, t):
-        constants = (lr / (1 - beta1**t), 1 - beta1, 1 - beta2, 1 / (1 - beta2**t), eps)
+    def adam_step(self, p, g, m, v, lr, beta1, beta2, eps, t, decay=0.0):
+        constants = (lr / (1 - beta1**t), 1 - beta1, 1 - beta2, 1 / (1 - beta2**t), eps, 1 - lr * decay)
         self._each("adam_step", p.size, p, g, m, v, *constants)
 
     def sgd_step(self, p, g, v, lr, momentum):
         self._each("sgd_step", p.size, p, g, v, float(lr), float(momentum))
+
+    def average(self, mean, p, rate):
+        self._each("average", p.size, mean, p, float(rate))
 
 
 def _size(shape):

@@ -29,6 +29,25 @@ extern "C" __global__ void gather_images(const unsigned char* images, const long
     }
 }
 
+// moves (count, 3): down, to the right, flipped; see the reference. What comes in at a border is the mirrored image.
+__device__ int mirrored(int i, int size) { return size - 1 - abs(size - 1 - abs(i)); }
+
+extern "C" __global__ void gather_moved_images(const unsigned char* images, const long long* rows, const long long* moves,
+                                               real* x, int count, int H, int W, int C) {
+    int size = H * W * C;
+    FOR_ROWS(n, count) {
+        const unsigned char* image = images + rows[n] * size;
+        const long long* move = moves + 3 * n;
+        FOR_EACH(q, size) {
+            int k = q % C, v = q / C % W, h = q / C / W;
+            if (move[2]) v = W - 1 - v;
+            v = mirrored(v - (int)move[1], W);
+            h = mirrored(h - (int)move[0], H);
+            x[n * (long long)size + q] = image[(h * W + v) * C + k] / (real)255;
+        }
+    }
+}
+
 extern "C" __global__ void gather_labels(const long long* labels, const long long* rows, long long* out, long long count) {
     FOR_EACH(i, count) out[i] = labels[rows[i]];
 }
@@ -428,12 +447,12 @@ extern "C" __global__ void softmax_cross_entropy(const real* logits, const long 
 // -- optimizers ------------------------------------------------------------------------------------------------------
 
 extern "C" __global__ void adam_step(real* p, const real* g, real* m, real* v, real rate, real gain1, real gain2,
-                                     real correction2, real eps, long long n) {
+                                     real correction2, real eps, real keep, long long n) {
     FOR_EACH(i, n) {
         real m1 = m[i] + gain1 * (g[i] - m[i]), v1 = v[i] + gain2 * (g[i] * g[i] - v[i]);
         m[i] = m1;
         v[i] = v1;
-        p[i] -= rate * m1 / (sqrt(v1 * correction2) + eps);
+        p[i] = p[i] * keep - rate * m1 / (sqrt(v1 * correction2) + eps);
     }
 }
 
@@ -442,4 +461,8 @@ extern "C" __global__ void sgd_step(real* p, const real* g, real* v, real lr, re
         v[i] = momentum * v[i] + g[i];
         p[i] -= lr * v[i];
     }
+}
+
+extern "C" __global__ void average(real* mean, const real* p, real rate, long long n) {
+    FOR_EACH(i, n) mean[i] += rate * (p[i] - mean[i]);
 }

@@ -397,13 +397,13 @@ def dense_backward_weights(part, parts, x, dy, dw):
 
 
 @njit(nogil=True, cache=True)
-def adam_step(part, parts, p, g, m, v, rate, gain1, gain2, correction2, eps):
+def adam_step(part, parts, p, g, m, v, rate, gain1, gain2, correction2, eps, keep):
     first, last = share(len(p), part, parts)
     p, g, m, v = p[first:last], g[first:last], m[first:last], v[first:last]
     for i in range(len(p)):
         m[i] += gain1 * (g[i] - m[i])
         v[i] += gain2 * (g[i] * g[i] - v[i])
-        p[i] -= rate * m[i] / (np.sqrt(v[i] * correction2) + eps)
+        p[i] = p[i] * keep - rate * m[i] / (np.sqrt(v[i] * correction2) + eps)
 
 
 @njit(nogil=True, cache=True)
@@ -413,3 +413,11 @@ def sgd_step(part, parts, p, g, v, lr, momentum):
     for i in range(len(p)):
         v[i] = momentum * v[i] + g[i]
         p[i] -= lr * v[i]
+
+
+@njit(nogil=True, cache=True)
+def average(part, parts, mean, p, rate):
+    first, last = share(len(p), part, parts)
+    mean, p = mean[first:last], p[first:last]
+    for i in range(len(p)):
+        mean[i] += rate * (p[i] - mean[i])

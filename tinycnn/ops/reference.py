@@ -44,9 +44,18 @@ class Ops:
         """Rows of an array that `put` returned."""
         return a[rows]
 
-    def from_images(self, images, rows=None):
-        """Images, or some rows of what `put` returned, as the network's input: uint8 / 255, float as it is."""
+    def from_images(self, images, rows=None, moves=None):
+        """Images, or some rows of what `put` returned, as the network's input: uint8 / 255, float as it is.
+
+        moves (N, 3), with uint8 and rows: pixels that each image is moved down, to the right, and whether it is then
+        flipped left to right. What comes in at a border is the mirrored image.
+        """
         images = images if rows is None else images[rows]
+        if moves is not None:
+            _, H, W, _ = images.shape
+            below, right = mirrored(np.arange(H) - moves[:, :1], H), mirrored(np.arange(W) - moves[:, 1:2], W)
+            right = np.where(moves[:, 2:] == 1, right[:, ::-1], right)
+            images = images[np.arange(len(images))[:, None, None], below[:, :, None], right[:, None]]
         if images.dtype == np.uint8:
             return np.divide(images, self.dtype.type(255), dtype=self.dtype, order="C")  # memory maps are not C
         return self.asarray(images)
@@ -249,10 +258,14 @@ class Ops:
             loss[0] = mean
         return mean if loss is None else loss, dlogits / self.dtype.type(len(logits))
 
-    def adam_step(self, p, g, m, v, lr, beta1, beta2, eps, t):
-        """One step of Adam at time t = 1, 2, ..., in place on p, m and v (Kingma and Ba 2014, algorithm 1)."""
+    def adam_step(self, p, g, m, v, lr, beta1, beta2, eps, t, decay=0.0):
+        """One step of Adam at time t = 1, 2, ..., in place on p, m and v (Kingma and Ba 2014, algorithm 1).
+
+        p shrinks by lr * decay first (Loshchilov and Hutter 2017, arXiv:1711.05101).
+        """
         m += (1 - beta1) * (g - m)
         v += (1 - beta2) * (g * g - v)
+        p *= 1 - lr * decay
         p -= lr / (1 - beta1**t) * m / (np.sqrt(v / (1 - beta2**t)) + eps)
 
     def sgd_step(self, p, g, v, lr, momentum):
@@ -260,6 +273,10 @@ class Ops:
         v *= momentum
         v += g
         p -= lr * v
+
+    def average(self, mean, p, rate):
+        """Move a running mean towards p, in place: mean += rate (p - mean)."""
+        mean += self.dtype.type(rate) * (p - mean)
 
 
 def im2col(x, kernel, stride, padding):
@@ -283,6 +300,11 @@ def col2im(cols, shape, kernel, stride, padding):
         for j in range(kw):
             padded[i : i + OH * sh : sh, j : j + OW * sw : sw] += cols[:, :, i, j]
     return padded[top : top + H, left : left + W]
+
+
+def mirrored(i, size):
+    """Indices that lie up to size - 1 beyond an axis, reflected into it: -1 is 1, size is size - 2."""
+    return size - 1 - abs(size - 1 - abs(i))
 
 
 def _padded_size(kernel, stride, out, size, top, left):

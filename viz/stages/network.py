@@ -27,22 +27,24 @@ def training_curve(s):
             "steps": h.steps,
         }
         title = f"Training on {s.info.title}"
+        others = {f"recipe {k}, validation": (o.eval_steps, o.val_accuracy) for k, o in s.histories.items() if o != h}
         arrays = (np.arange(1, h.steps + 1), h.losses, h.eval_steps, h.train_accuracy, h.val_accuracy)
-        note = f"{s.info.model} network, Adam {s.protocol.lr:g}, batches of {s.protocol.batch_size}, seed {s.seed}"
+        note = f"{s.info.model} network, {s.recipe}, seed {s.seed}"
         pictures.append(
             Picture(
                 "curve",
                 title,
                 "Above: the cross-entropy of each batch (grey) and its running mean (black), on a "
                 "logarithmic scale. Below: the share of images classified rightly, for training images "
-                f"(dashed) and for the {len(s.val_images):,} validation images (solid). {s.made} Read the "
-                "gap between the two lower curves: what the network knows by heart and cannot carry over "
+                f"(dashed) and for the {len(s.val_images):,} validation images (solid"
+                f"{'; grey: of the other recipes that were trained into this folder' if others else ''}). {s.made} "
+                "Read the gap between the two lower curves: what the network knows by heart and cannot carry over "
                 "to new images.",
                 f"Line charts over {h.steps:,} training steps: the loss falls to "
                 f"{np.mean(h.losses[-50:]):.3f}; validation accuracy ends at "
                 f"{100 * h.val_accuracy[-1]:.1f} per cent, training accuracy at "
                 f"{100 * h.train_accuracy[-1]:.1f} per cent.",
-                figures.curves(*arrays, title, note),
+                figures.curves(*arrays, title, note, others=others),
             )
         )
     names = [s.name(c) for c in range(classes)]

@@ -1,0 +1,99 @@
+"""How to train on each data set: the study's own way, and one that gets further in fewer steps.
+
+``RECIPES[kind][data set]``. What the fast ones add to Adam is known in the field: a larger rate that rises and falls
+once (Smith and Topin 2017, arXiv:1708.07120), decoupled weight decay (Loshchilov and Hutter 2017, arXiv:1711.05101),
+dropout (Srivastava et al. 2014), images moved and flipped, a running mean of the weights (Polyak and Juditsky 1992).
+"""
+
+from dataclasses import dataclass
+
+from tinycnn import optim, train
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train on a data set: Adam with softmax cross-entropy, and what else `tinycnn.train.fit` can switch on.
+
+    Attributes
+    ----------
+    steps, eval_every : int
+        Steps of training, and steps between two measurements of the accuracies.
+    lr : float
+        The (largest) rate.
+    batch_size : int
+    schedule : str
+        Of the rate.
+    decay : float
+        Of the weights.
+    dropout : float
+        Share of fc1's units.
+    shift, flip : int, bool
+        How the images are changed.
+    average : float
+        Share of the steps over which the weights are averaged; 0: not at all.
+    """
+
+    steps: int
+    eval_every: int
+    lr: float = 1e-4
+    batch_size: int = 100
+    schedule: str = "constant"
+    decay: float = 0.0
+    dropout: float = 0.0
+    shift: int = 0
+    flip: bool = False
+    average: float = 0.0
+
+    def __str__(self):
+        extras = [
+            f"{self.schedule} schedule" if self.schedule != "constant" else "",
+            f"weight decay {self.decay:g}" if self.decay else "",
+            f"dropout {self.dropout:g}" if self.dropout else "",
+            f"moved by up to {self.shift} pixels" if self.shift else "",
+            "flipped" if self.flip else "",
+            f"weights averaged over {100 * self.average:g} % of the steps" if self.average else "",
+        ]
+        return ", ".join([f"Adam {self.lr:g}", f"batches of {self.batch_size}", *filter(None, extras)])
+
+    def fit(self, net, images, labels, val, *, seed, steps=None, **kwargs):
+        """Train `net` by this recipe, for `steps` if given; the others as in `tinycnn.train.fit`."""
+        steps = steps or self.steps
+        return train.fit(
+            net,
+            images,
+            labels,
+            val,
+            steps=steps,
+            batch_size=min(self.batch_size, len(images)),
+            optimizer=optim.Adam(self.lr, decay=self.decay),
+            schedule=self.schedule,
+            augment=train.Augment(self.shift, self.flip),
+            average=round(self.average * steps),
+            seed=seed,
+            eval_every=self.eval_every,
+            **kwargs,
+        )
+
+
+COLOR = {"lr": 1e-3, "schedule": "one-cycle", "decay": 0.01, "dropout": 0.3, "flip": True, "average": 0.05}
+RECIPES = {
+    "study": {
+        "digits": Recipe(300, 100),
+        "shapes": Recipe(1500, 100, lr=5e-4),  # ours, as the set is: at 1e-4 it would take far longer
+        "mnist": Recipe(1001, 100),
+        "cifar10": Recipe(30001, 500),
+        "stl10": Recipe(2001, 100),
+    },
+    "fast": {
+        "digits": Recipe(300, 100, lr=1e-3, schedule="one-cycle", dropout=0.4, shift=2, average=0.05),
+        "shapes": Recipe(800, 100, **COLOR),
+        "mnist": Recipe(400, 50, lr=2e-3, schedule="one-cycle", dropout=0.4, shift=1, average=0.05),
+        "cifar10": Recipe(3000, 250, shift=2, **COLOR),
+        "stl10": Recipe(700, 100, shift=6, **COLOR),
+    },
+}
+
+
+def recipe(kind, name):
+    """Return the recipe of a data set; a folder in STL-10's layout takes STL-10's."""
+    return RECIPES[kind].get(name, RECIPES[kind]["stl10"])
