@@ -2,6 +2,10 @@
 
 stl10 and cifar10: conv 5x5, 96 - pool 3x3/2 - conv 3x3, 96 - pool 3x3/2 - 384 - 192 - classes
 mnist:             conv 5x5, 32 - pool 2x2/2 - conv 5x5, 64 - pool 2x2/2 - 1024 - dropout - classes
+
+And one of another kind for each of their images, to judge what they generate: narrow, deep, without a hidden layer.
+
+deep:              conv 3x3, 32 - pool 2x2/2 - conv 3x3, 64 - pool 2x2/2 - conv 3x3, 128 - pool 2x2/2 - dropout - classes
 """
 
 from .errors import choose
@@ -36,7 +40,13 @@ def layers(name, classes=10, dropout=0.0):
     ]
 
 
-def build(name, backend="auto", seed=0, dtype="float32", classes=10, dropout=0.0, meta=None):
+def deep_layers(classes=10, dropout=0.0):
+    """Return the layer specs of "deep"; see `build`."""
+    blocks = [layer for i, filters in enumerate((32, 64, 128)) for layer in _block(i + 1, filters, 3, 2)]
+    return [*blocks, Flatten("flatten"), Dropout("dropout", dropout), Dense("fc1", classes)]
+
+
+def build(name, backend="auto", seed=0, dtype="float32", classes=10, dropout=0.0, meta=None, deep=False):
     """Build one of the study's networks with fresh weights.
 
     Parameters
@@ -52,6 +62,8 @@ def build(name, backend="auto", seed=0, dtype="float32", classes=10, dropout=0.0
         for it only if it is not 0.
     meta : dict of str, optional
         Saved with the network.
+    deep : bool
+        Build "deep" for the same images instead.
 
     Returns
     -------
@@ -62,12 +74,12 @@ def build(name, backend="auto", seed=0, dtype="float32", classes=10, dropout=0.0
     InputError
         Unknown model, backend or dtype.
     """
-    specs = layers(name, classes, dropout)
+    specs = layers(name, classes, dropout)  # refuses an unknown name
     return Network(
-        specs,
+        deep_layers(classes, dropout) if deep else specs,
         INPUT_SHAPES[name],
         backend=backend,
         seed=seed,
         dtype=dtype,
-        meta={"model": name, **(meta or {})},
+        meta={"model": f"deep, for {name}" if deep else name, **(meta or {})},
     )
