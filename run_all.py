@@ -4,6 +4,7 @@ Writes OUT/<dataset>/<stage>/*.png, OUT/<dataset>/metrics.json, OUT/<dataset>/we
 """
 
 import argparse
+import math
 import os
 import platform
 import shlex
@@ -17,7 +18,7 @@ import scipy.linalg.cython_blas  # noqa: F401  (loads SciPy's own BLAS now, so t
 from threadpoolctl import threadpool_limits
 
 from tinycnn import InputError, data, files, get_ops, models
-from viz import results, study
+from viz import estimate, recipes, results, study
 from viz.recipes import RECIPES, recipe
 
 
@@ -101,10 +102,17 @@ def run(args, command):
     for info in infos.values():
         check_writable(args.out / info.name)
     loaded = {name: study.load(name, args.data_dir, args.download, args.protocol) for name in infos}
+    stages = [stage for stage in study.STAGES if args.only is None or stage in args.only]
+    plan = {}
+    for name, info in infos.items():
+        steps = args.steps or recipe(args.recipe, name).steps
+        judge = recipes.judge_steps(name, steps) if "maximization" in stages else 0
+        plan |= estimate.parts(info, steps, judge, stages, effort(args, name))
+    clock = estimate.Estimate(plan)
 
     sections = []
     for name in infos:
-        sections.append(run_dataset(args, name, loaded.pop(name)))
+        sections.append(run_dataset(args, name, loaded.pop(name), clock))
         report.write(
             args.out / "report.html",
             sections,
@@ -115,58 +123,88 @@ def run(args, command):
                 "date": datetime.now().strftime("%Y-%m-%d %H:%M"),
                 "seconds": time.perf_counter() - start,
                 "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores",
-                "timed": ["training", *study.STAGES],
+                "timed": ["training", "judges", *study.STAGES],
             },
         )
     print(f"{args.out / 'report.html'}: done in {report.duration(time.perf_counter() - start)}")
 
 
-def run_dataset(args, name, loaded):
+def run_dataset(args, name, loaded, clock):
     """Train, run the stages, write the numbers; return the report's section."""
     start = time.perf_counter()
     info, images, labels, val_images, val_labels, masks = loaded
     out = args.out / info.name
     how = recipe(args.recipe, name)
     steps = args.steps or how.steps
+    wanted = [stage for stage in study.STAGES if args.only is None or stage in args.only]
     counts = f"{len(images):,} training and {len(val_images):,} validation images"
     print(f"{info.title}: {counts}, recipe {args.recipe}, {steps:,} steps", flush=True)
-    net = models.build(
-        info.model,
-        backend=args.backend,
-        seed=args.seed,
-        classes=len(info.classes),
-        dropout=how.dropout,
-        meta={"dataset": info.name, "classes": "\n".join(info.classes)},
-    )
-    checkpoint = out / f"checkpoint-{args.recipe}.safetensors"
-    history = how.fit(
-        net,
-        images,
-        labels,
-        (val_images, val_labels),
-        steps=steps,
-        seed=args.seed,
-        checkpoint=checkpoint,
-        resume=args.resume and checkpoint.exists(),
-    )
+    times = {}
+
+    def say(part, seconds, what):
+        """Print one line: what was done, how long it took, how long the rest will."""
+        clock.done((info.name, part), seconds)
+        left = clock.left()
+        left = f"about {left / 60:.0f} min left" if left > 90 else f"about {left:.0f} s left" if left >= 1 else ""
+        took = "kept     " if seconds is None else f"{seconds:7.1f} s"
+        print(f"  {part:<24}{took}  {what:<26}{left}".rstrip(), flush=True)
+
+    def trained(key, how, steps, seed, **kwargs):
+        """Train one network, or take it from its checkpoint; return it, its history and the seconds."""
+        began = time.perf_counter()
+        net = models.build(
+            info.model,
+            backend=args.backend,
+            seed=seed,
+            classes=len(info.classes),
+            dropout=how.dropout,
+            meta={"dataset": info.name, "classes": "\n".join(info.classes)},
+            **kwargs,
+        )
+        checkpoint = out / f"checkpoint-{key}.safetensors"
+        resume = args.resume and checkpoint.exists()
+        val = val_images, val_labels
+        history = how.fit(net, images, labels, val, steps=steps, seed=seed, checkpoint=checkpoint, resume=resume)
+        return net, history, None if resume else time.perf_counter() - began
+
+    net, history, seconds = trained(args.recipe, how, steps, args.seed)
     net.save(out / "weights.safetensors")
     histories = results.histories(out, args.recipe, history)
-    times = {"training": time.perf_counter() - start}
-    s = study.Study(net, info, images, labels, val_images, val_labels, masks, history, how, histories, args.seed)
-    facts = (info, how, args.seed, {kind: h.to_dict() for kind, h in histories.items()})
+    say("training", seconds, f"validation {history.val_accuracy[-1]:.1%}")
+    times["training"] = seconds or 0.0
+    judges, judged = {}, {}
+    if "maximization" in wanted:
+        began, fast = time.perf_counter(), recipe("fast", name)
+        for judge, seed, deep in (
+            ("another seed", args.seed + 1, False),
+            ("another architecture", args.seed + 2, True),
+        ):
+            key = f"judge-{judge.replace(' ', '-')}"
+            judges[judge], h, seconds = trained(key, fast, recipes.judge_steps(name, steps), seed, deep=deep)
+            judged[judge] = float(h.val_accuracy[-1])
+        times["judges"] = time.perf_counter() - began
+        what = "validation " + ", ".join(f"{v:.1%}" for v in judged.values())
+        say("judges", times["judges"] if seconds is not None else None, what)
+
+    s = study.Study(
+        *(net, info, images, labels, val_images, val_labels, masks, history, how, histories, args.seed),
+        judges,
+        effort(args, name),
+    )
+    facts = (info, how, args.seed, s.effort, {kind: h.to_dict() for kind, h in histories.items()})
+    facts += (recipe("fast", name), recipes.judge_steps(name, steps))  # which determine the judges
     key = results.fingerprint(net, (images, labels, val_images, val_labels), facts)
     stages = []
     for stage, function in study.STAGES.items():
         folder = out / stage
-        wanted = args.only is None or stage in args.only
-        done = results.find(folder, key) if args.resume or not wanted else None
-        if done is None and wanted:
+        done, seconds = results.find(folder, key) if args.resume or stage not in wanted else None, None
+        if done is None and stage in wanted:
             began = time.perf_counter()
             pictures, metrics = function(s)
-            done = results.keep(folder, pictures, metrics, time.perf_counter() - began, key)
-            print(f"  {stage:<24}{time.perf_counter() - began:7.1f} s  {len(done.pictures)} figures", flush=True)
-        elif done is not None and wanted:
-            print(f"  {stage:<24}   kept    {len(done.pictures)} figures", flush=True)
+            seconds = time.perf_counter() - began
+            done = results.keep(folder, pictures, metrics, seconds, key)
+        if stage in wanted:
+            say(stage, seconds, f"{len(done.pictures)} figures")
         if done is not None:
             stages.append({"name": stage, "about": function.__doc__.strip(), "folder": folder, "result": done})
             times[stage] = done.seconds
@@ -181,6 +219,7 @@ def run_dataset(args, name, loaded):
         "validation_images": len(val_images),
         "train_accuracy": float(history.train_accuracy[-1]),
         "validation_accuracy": float(history.val_accuracy[-1]),
+        "judges": judged,
     }
     metrics = {**facts, "fingerprint": key, "stages": {s["name"]: s["result"].metrics for s in stages}}
     files.write_text(out / "metrics.json", results.dumps(metrics))
@@ -195,6 +234,11 @@ def run_dataset(args, name, loaded):
         "times": times,
         "seconds": time.perf_counter() - start,
     }
+
+
+def effort(args, name):
+    """The share of the recipe's steps that are asked for: activation maximization is cut by as much."""
+    return min(1.0, (args.steps or math.inf) / recipe(args.recipe, name).steps)
 
 
 def check_writable(folder):

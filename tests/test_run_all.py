@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 import run_all
-from tinycnn import data, models
+from tinycnn import Network, data, models
 from tinycnn.data import demo
-from viz import figures, maximize, results, study
+from viz import estimate, figures, maximize, results, study
 from viz.recipes import Recipe
 from viz.stages import ascent, backprop, space
 
@@ -254,6 +254,36 @@ def test_a_recipe_says_all_that_it_switches_on():
     assert str(Recipe(9, 3)) == "Adam 0.0001, batches of 100"
 
 
+def test_an_estimate_goes_by_the_pace_of_what_was_done_and_passes_over_what_was_kept():
+    clock = estimate.Estimate({"a": 10.0, "b": 30.0, "c": 5.0, "d": 100.0})
+    assert clock.left() == 145
+    clock.done("a", 20.0)
+    assert clock.left() == 2 * 135
+    clock.done("d")
+    assert clock.left() == 2 * 35
+    clock.done("b", 20.0)
+    assert clock.left() == 5  # 40 seconds for what usually takes 40
+
+
+def test_every_stage_has_its_usual_time():
+    parts = estimate.parts(data.info("cifar10"), 1000, 100, study.STAGES, 0.5)
+    assert {part for _, part in parts} == {"training", "judges", *study.STAGES} and min(parts.values()) > 0
+
+
+def test_judges_are_other_networks_and_trained_only_for_generated_images(tmp_path, capsys):
+    argv = ["--steps", 3, "--out", tmp_path]
+    assert call([*argv, "--only", "filters"]) == 0 and not list((tmp_path / "digits").glob("*judge*"))
+    assert call([*argv, "--only", "maximization"]) == 0
+    printed = capsys.readouterr().out
+    assert "judges" in printed and "left" in printed
+    judges = json.loads((tmp_path / "digits" / "metrics.json").read_text())["judges"]
+    assert set(judges) == {"another seed", "another architecture"}
+    first, second = (Network.load(p) for p in sorted((tmp_path / "digits").glob("checkpoint-judge-*")))
+    assert "conv3" in first.layer_names and second.layer_names == models.build("mnist").layer_names
+    own = Network.load(tmp_path / "digits" / "weights.safetensors")
+    assert not np.allclose(second.params["conv1"]["w"], own.params["conv1"]["w"])
+
+
 def test_mnist_shows_the_digit_of_the_study():
     folder = ROOT / "data" / "mnist"
     if not folder.exists():
@@ -297,7 +327,7 @@ def test_patches_beyond_the_border_are_black_and_in_place():
 
 def test_examples_show_as_many_classes_as_there_are():
     labels = np.array([1, 1, 0, 2, 2, 1, 0, 3])
-    s = study.Study(None, None, None, None, None, labels, None, None, None, {}, 0)
+    s = study.Study(None, None, None, None, None, labels, None, None, None, {}, 0, {})
     assert s.examples().tolist() == [0, 2, 3, 7, 1, 4]
 
 

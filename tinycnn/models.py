@@ -5,7 +5,7 @@ mnist:             conv 5x5, 32 - pool 2x2/2 - conv 5x5, 64 - pool 2x2/2 - 1024 
 
 And one of another kind for each of their images, to judge what they generate: narrow, deep, without a hidden layer.
 
-deep:              conv 3x3, 32 - pool 2x2/2 - conv 3x3, 64 - pool 2x2/2 - conv 3x3, 128 - pool 2x2/2 - dropout - classes
+deep:              conv 3x3, 32, 64 and 128, each with a pool 2x2/2 - dropout - classes
 """
 
 from .errors import choose

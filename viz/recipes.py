@@ -93,6 +93,13 @@ RECIPES = {
     },
 }
 
+JUDGE_STEPS = {"digits": 150, "shapes": 400, "mnist": 400, "cifar10": 1500, "stl10": 400}
+
+
+def judge_steps(name, steps):
+    """Steps of each network that judges generated images, where the network itself takes `steps`; by recipe "fast"."""
+    return min(steps, JUDGE_STEPS.get(name, JUDGE_STEPS["stl10"]))
+
 
 def recipe(kind, name):
     """Return the recipe of a data set; a folder in STL-10's layout takes STL-10's."""

@@ -52,6 +52,10 @@ class Study:
     histories : dict of str to History
         Of all recipes that this folder has seen, this one's included.
     seed : int
+    judges : dict of str to Network
+        Trained apart: "another seed" and "another architecture". They say what a generated image shows.
+    effort : float
+        In (0, 1]: the share of its iterations that an ascent takes. Below 1 where training was cut short as well.
     """
 
     net: object
@@ -65,6 +69,8 @@ class Study:
     recipe: Recipe
     histories: dict
     seed: int
+    judges: dict
+    effort: float = 1.0
 
     @property
     def convs(self):
