@@ -64,7 +64,7 @@ def test_every_figure_is_in_the_report_with_caption_and_alt_text(done):
     files = list((done / "digits").glob("*/*.png"))
     behind = list((done / "digits").glob("*/*.data.json"))  # the images behind scatters and comparisons
     assert len(behind) == 3 and len(files) >= 15
-    assert len(re.findall("data:image/(png|jpeg);base64,", page)) == len(files) + len(behind)
+    assert len(re.findall("data:image/(png|webp);base64,", page)) == len(files) + len(behind)
     assert len(page) < 10e6
     for found in (done / "digits").glob("*/result.json"):
         for picture in json.loads(found.read_text())["pictures"]:

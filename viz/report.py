@@ -21,7 +21,7 @@ from tinycnn import data, files
 
 from .recipes import REPORTED
 
-LARGEST_PNG = 400_000  # bytes; a page of three sets of colour photographs must stay under 25 MB
+LARGEST_PNG = 250_000  # bytes; a page of three sets of colour photographs must stay under 25 MB
 TEMPLATES = Path(__file__).parent / "templates"
 HEADINGS = {
     "maximal_activation_maps": "Maximal activation maps (deconvnet)",
@@ -177,15 +177,15 @@ def _reported(sections):
 def _figure(picture, folder):
     """The picture as a data URI, with its size, so that the page does not jump while it loads, and its data.
 
-    Drawings stay PNG; what is larger than `LARGEST_PNG` is made of photographs, and goes in as JPEG if that is smaller.
+    Drawings stay PNG; what is larger than `LARGEST_PNG` is made of photographs, and goes in as WebP.
     """
     raw, kind = (Path(folder) / picture.file).read_bytes(), "png"
     image = Image.open(io.BytesIO(raw))
     width, height = image.size
     if len(raw) > LARGEST_PNG:
-        buffer = io.BytesIO()
-        image.convert("RGB").save(buffer, "JPEG", quality=80, optimize=True)
-        raw, kind = min((raw, "png"), (buffer.getvalue(), "jpeg"), key=lambda way: len(way[0]))
+        buffer, kind = io.BytesIO(), "webp"
+        image.convert("RGB").save(buffer, "WEBP", quality=75)
+        raw = buffer.getvalue()
     uri = f"data:image/{kind};base64,{base64.b64encode(raw).decode()}"
     more = json.loads((Path(folder) / picture.data).read_text()) if picture.data else {}
     return {"uri": uri, "width": width, "height": height, **more}

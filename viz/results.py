@@ -48,7 +48,7 @@ class Points:
             "names": names,
             "classes": [names.index(label) for label in self.labels],
             "places": np.round(self.places, 4).tolist(),
-            "sprite": _sprite(images, int(np.ceil(np.sqrt(len(images)))), "JPEG", quality=80),
+            "sprite": _sprite(images, int(np.ceil(np.sqrt(len(images)))), quality=75),
         }
 
 
@@ -77,7 +77,7 @@ class Comparison:
         return {
             "labels": list(self.labels),
             "methods": list(self.methods),
-            "sprite": _sprite(np.concatenate(list(self.methods.values())), len(self.labels), "PNG"),
+            "sprite": _sprite(np.concatenate(list(self.methods.values())), len(self.labels), lossless=True),
         }
 
 
@@ -225,18 +225,17 @@ def dumps(value):
     return json.dumps(value, indent=1, sort_keys=True, allow_nan=False, default=_plain) + "\n"
 
 
-def _sprite(images, columns, kind, **options):
-    """All images (N, h, w, 3) in one file, row after row, each in a cell of whole JPEG blocks, so that none blurs
-    into the next.
+def _sprite(images, columns, **options):
+    """All images (N, h, w, 3) in one WebP, row after row, each in a cell of whole blocks, so that none blurs into the
+    next.
     """
     N, h, w = images.shape[:3]
     H, W = -(-h // 16) * 16, -(-w // 16) * 16
     cells = np.pad(images, ((0, -N % columns), (0, H - h), (0, W - w), (0, 0)), "edge")
     sheet = cells.reshape(-1, columns, H, W, 3).swapaxes(1, 2).reshape(-1, columns * W, 3)
-    grey = (sheet[..., :1] == sheet).all()
     buffer = io.BytesIO()
-    Image.fromarray(sheet[..., 0] if grey else sheet).save(buffer, kind, **options)
-    uri = f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    Image.fromarray(sheet).save(buffer, "WEBP", **options)
+    uri = f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
     return {"uri": uri, "columns": columns, "cell": [W, H], "size": [w, h]}
 
 
