@@ -125,8 +125,7 @@ for (const plot of all(".plot")) {
     }
     tip.style.translate = `${x > 0.5 ? "calc(-100% - .8rem)" : ".8rem"} ${y > 0.5 ? "calc(-100% - .8rem)" : ".8rem"}`;
     draw(canvas, i);
-    label.textContent = names[classes[i]];
-    label.setAttribute("aria-label", `image ${i + 1}, ${names[classes[i]]}`);
+    label.textContent = `${names[classes[i]]}, image ${i + 1}`;
   };
   const hide = () => { ring.hidden = tip.hidden = true; };
   const nearest = (distance) => {
@@ -151,6 +150,7 @@ for (const plot of all(".plot")) {
     PageUp: () => (at + N - 1) % N, PageDown: () => (at + 1) % N, Home: () => 0, End: () => N - 1,
   };
   ready.then(() => {
+    one(".tools", plot.parentElement).hidden = false;
     plot.addEventListener("pointermove", point);
     plot.addEventListener("pointerdown", point);
     plot.addEventListener("pointerleave", (event) => { if (event.pointerType === "mouse") hide(); });
