@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -37,9 +38,9 @@ RUN = {
 }  # fmt: skip
 
 
-def section(folder, caption="A caption & more.", metrics=None):
-    tile = np.zeros((1, 8, 8, 3), np.uint8)
-    picture = results.Picture("one", "A <title>", caption, "An alt text.", figures.sheet(tile, 1, "Title"))
+def section(folder, caption="A caption & more.", metrics=None, title="A <title>", tile=None, **more):
+    tile = np.zeros((1, 8, 8, 3), np.uint8) if tile is None else tile
+    picture = results.Picture("one", title, caption, "An alt text.", figures.sheet(tile, 1, "Title"), **more)
     metrics = {"number": 0.123456} if metrics is None else metrics
     kept = results.keep(folder, [picture], metrics, 1.5, "key")
     facts = {
@@ -73,13 +74,14 @@ def test_figures_are_inlined_byte_for_byte(tmp_path):
     assert image["alt"] == "A <title>. An alt text."
 
 
-def test_large_photographs_go_in_as_jpeg_and_look_the_same(tmp_path, monkeypatch):
+def test_large_photographs_go_in_smaller_and_look_the_same(tmp_path, monkeypatch):
     monkeypatch.setattr(report, "LARGEST_PNG", 100)
-    image = next(a for a in Page(report.render([section(tmp_path)], RUN)).all("img") if "src" in a)
-    assert image["src"].startswith("data:image/jpeg;base64,")
-    shown = Image.open(io.BytesIO(base64.b64decode(image["src"].split(",", 1)[1]))).convert("L")
-    there = Image.open(tmp_path / "one.png").convert("L")
-    assert np.abs(np.asarray(shown, int) - np.asarray(there, int)).mean() < 2
+    image = next(a for a in Page(report.render([section(tmp_path, tile=photos(1, 240))], RUN)).all("img") if "src" in a)
+    kind, raw = image["src"].split(";base64,")
+    raw = base64.b64decode(raw)
+    assert kind == "data:image/webp" and len(raw) < (tmp_path / "one.png").stat().st_size / 2
+    shown, there = (np.asarray(Image.open(f).convert("L"), int) for f in (io.BytesIO(raw), tmp_path / "one.png"))
+    assert np.abs(shown - there).mean() < 2
 
 
 def test_names_of_folders_become_ids_without_spaces():
@@ -152,6 +154,96 @@ def test_pictures_of_an_earlier_run_do_not_stay_behind(tmp_path):
     (tmp_path / "old.png").write_bytes(b"old")
     section(tmp_path)
     assert [p.name for p in tmp_path.glob("*.png")] == ["one.png"]
+
+
+def photos(n, size, seed=0):
+    """Smooth random colour images (n, size, size, 3)."""
+    small = np.random.default_rng(seed).integers(0, 256, (n, 4, 4, 3), np.uint8)
+    return np.stack([np.asarray(Image.fromarray(x).resize((size, size), Image.Resampling.BICUBIC)) for x in small])
+
+
+def cells(data):
+    """The images of a sprite, (N, h, w, 3)."""
+    columns, (W, H), (w, h) = data["columns"], data["cell"], data["size"]
+    sheet = np.asarray(Image.open(io.BytesIO(base64.b64decode(data["uri"].split(",")[1]))).convert("RGB"))
+    return sheet.reshape(-1, H, columns, W, 3).swapaxes(1, 2)[:, :, :h, :w].reshape(-1, h, w, 3)
+
+
+@pytest.mark.parametrize(("size", "shown"), [(28, 28), (32, 32), (96, 48)])
+def test_the_images_behind_a_scatter_are_those_of_its_points(size, shown):
+    images = photos(7, size)
+    data = results.Points(np.zeros((7, 2)), list("abcabca"), images).to_dict()
+    assert [data["names"][c] for c in data["classes"]] == list("abcabca")
+    k = size // shown
+    small = images.reshape(7, shown, k, shown, k, 3).mean((2, 4))
+    assert np.abs(cells(data["sprite"])[:7] - small).mean((1, 2, 3)).max() < 10  # lossy; other images are 60 away
+
+
+def test_a_comparison_holds_every_image_by_every_method_to_the_bit():
+    images = photos(3, 20)
+    data = results.Comparison(["x", "y", "z"], {"image": images, "negative": 255 - images}).to_dict()
+    assert data["methods"] == ["image", "negative"] and data["labels"] == ["x", "y", "z"]
+    assert np.array_equal(cells(data["sprite"]), np.concatenate([images, 255 - images]))
+
+
+def test_places_of_a_scatter_are_where_its_marks_are_drawn():
+    points = np.random.default_rng(0).normal(size=(5, 2)) * [30, 2]
+    labels = np.arange(5)
+    fig = figures.scatter(points, labels, {c: f"class {c}" for c in range(5)}, "Title", "A note")
+    places = figures.places(fig, points)
+    page = np.asarray(Image.open(io.BytesIO(figures.to_png(fig))).convert("RGB"))
+    H, W = page.shape[:2]
+    for label, (x, y) in enumerate(places):
+        around = page[round(y * H) - 3 : round(y * H) + 4, round(x * W) - 3 : round(x * W) + 4].reshape(-1, 3)
+        color = figures.CLASS_COLORS[label]
+        assert [int(color[i : i + 2], 16) for i in (1, 3, 5)] in around.tolist(), label
+
+
+def test_data_of_a_picture_are_kept_whole_and_the_same_twice(tmp_path):
+    images = photos(3, 32)
+    more = {"points": results.Points(np.full((3, 2), 0.5), list("aba"), images), "group": "g", "tab": "t"}
+    kept = section(tmp_path, **more)["stages"][0]["result"]
+    first = (tmp_path / "one.data.json").read_bytes()
+    assert results.find(tmp_path, "key") == kept and kept.pictures[0].tab == "t"
+    section(tmp_path, **more)
+    assert (tmp_path / "one.data.json").read_bytes() == first
+    (tmp_path / "one.data.json").write_bytes(first[:-1])
+    assert results.find(tmp_path, "key") is None
+    section(tmp_path)
+    assert not list(tmp_path.glob("*.data.json"))
+
+
+def test_pictures_of_a_group_that_follow_one_another_come_together():
+    pictures = [results.Picture(n, n, "", "", None, g) for n, g in zip("abcdef", ["", "", "x", "x", "", "x"])]
+    found = [(group, [p.name for p in some]) for group, some in report.groups(pictures)]
+    assert found == [("", ["a"]), ("", ["b"]), ("x", ["c", "d"]), ("", ["e"]), ("x", ["f"])]
+
+
+def test_the_summary_says_what_the_stages_found_and_a_dash_where_none_was_run(tmp_path):
+    made = section(tmp_path)
+    assert report.summary(made) == (None, None, None, None)
+    assert "50.0 %" in report.render([made], RUN) and report.percent(None) == "–"
+
+    def stage(name, metrics):
+        return {"name": name, "result": results.Result((), metrics, 0.0, "")}
+
+    near = {"pixels": {"validation images as queries": 0.4}, "features (relu4)": {"validation images as queries": 0.7}}
+    made["stages"] = [
+        stage("neighbors", {"share of the 7 nearest with the query's class": near}),
+        stage("maximization", {"share that reaches its class": {"as shown": {"none": 0.2, "all": 0.9}}}),
+    ]
+    assert report.summary(made) == (0.4, 0.7, None, 0.9)
+    made["stages"] = [stage("tsne", {"all classes": {"10 nearest in the plane, accuracy": 0.8}})]
+    assert report.summary(made) == (None, None, 0.8, None)
+
+
+def test_the_studys_numbers_stand_beside_the_sets_that_it_used_and_no_other(tmp_path):
+    digits = section(tmp_path)
+    stl10, folder = digits | {"info": data.info("stl10")}, digits | {"info": replace(data.info("digits"), name="stl10")}
+    assert "roughly" not in report.render([digits], RUN)
+    assert "roughly" not in report.render([folder], RUN)
+    text = Page(report.render([stl10], RUN)).text
+    assert text.count("roughly 93 %") == 3 and "2,001 steps" in text and "not credible" in text
 
 
 def test_numbers_that_are_none_are_refused(tmp_path):

@@ -62,7 +62,9 @@ def test_one_command_leaves_every_stage_its_pictures_numbers_and_weights(done):
 def test_every_figure_is_in_the_report_with_caption_and_alt_text(done):
     page = (done / "report.html").read_text()
     files = list((done / "digits").glob("*/*.png"))
-    assert len(re.findall("data:image/(png|jpeg);base64,", page)) == len(files) >= 15
+    behind = list((done / "digits").glob("*/*.data.json"))  # the images behind scatters and comparisons
+    assert len(behind) == 3 and len(files) >= 15
+    assert len(re.findall("data:image/(png|webp);base64,", page)) == len(files) + len(behind)
     assert len(page) < 10e6
     for found in (done / "digits").glob("*/result.json"):
         for picture in json.loads(found.read_text())["pictures"]:
@@ -101,7 +103,7 @@ def test_one_thread_and_two_give_the_same_bytes(done, tmp_path):
     for run in runs:
         _, errors = run.communicate(timeout=300)
         assert run.returncode == 0, errors
-    for name in ("metrics.json", "weights.safetensors", "saliency/saliency.png"):
+    for name in ("metrics.json", "weights.safetensors", "saliency/saliency.png", "saliency/saliency.data.json"):
         one, two = ((tmp_path / n / "digits" / name).read_bytes() for n in ("1", "2"))
         assert one == two != (done / "digits" / name).read_bytes(), name  # `done` has another seed
 

@@ -262,6 +262,13 @@ def scatter(points, labels, names, title, note=""):
     return fig
 
 
+def places(fig, points):
+    """Return where points (N, 2) of the first axes stand in the figure: shares of its size from the top left."""
+    fig.draw_without_rendering()  # only then the axes have their limits
+    x, y = (fig.axes[0].transData.transform(points) / fig.bbox.size).T
+    return np.column_stack([x, 1 - y])
+
+
 def shares(values, rows, heads, title, note="", label="per cent"):
     """Draw a table of shares in [0, 1], values (R, C), as numbers on colour."""
     values = np.asarray(values, float)

@@ -1,22 +1,27 @@
 """One self-contained HTML page: every figure inlined with its caption, the numbers in tables, how it was made.
 
-It loads nothing: no script, style, font or picture from elsewhere. Works without JavaScript; with it, a figure
-opens large.
+It loads nothing: no script, style, font or picture from elsewhere. Without JavaScript everything is there to see; with
+it, a figure opens large, figures of one group lie under tabs, a scatter shows the image under the pointer, and methods
+can be laid over one another.
 """
 
 import base64
 import io
+import json
 import platform
 import re
 from importlib import metadata
+from itertools import groupby
 from pathlib import Path
 
 import jinja2
 from PIL import Image
 
-from tinycnn import files
+from tinycnn import data, files
 
-LARGEST_PNG = 600_000  # bytes
+from .recipes import REPORTED
+
+LARGEST_PNG = 250_000  # bytes; a page of three sets of colour photographs must stay under 25 MB
 TEMPLATES = Path(__file__).parent / "templates"
 HEADINGS = {
     "maximal_activation_maps": "Maximal activation maps (deconvnet)",
@@ -45,7 +50,7 @@ def render(sections, run):
         One per data set: ``info`` (DatasetInfo), ``facts`` (dict), ``seconds`` (float), ``times`` (dict) and
         ``stages``, a list of dicts with ``name``, ``about``, ``folder`` (Path), ``result`` (results.Result).
     run : dict
-        ``command``, ``seed``, ``backend``, ``date``, ``seconds``, ``machine``.
+        ``command``, ``seed``, ``backend``, ``date``, ``seconds``, ``machine``, ``timed`` (names, in order).
 
     Raises
     ------
@@ -62,8 +67,12 @@ def render(sections, run):
         "duration": duration,
         "figure": _figure,
         "slug": slug,
+        "percent": percent,
+        "groups": groups,
+        "summary": summary,
     }
-    return env.get_template("report.html").render(sections=sections, run=run, versions=versions())
+    page = env.get_template("report.html")
+    return page.render(sections=sections, run=run, versions=versions(), reported=_reported(sections))
 
 
 def write(path, sections, run):
@@ -84,6 +93,36 @@ def number(value):
     if isinstance(value, int):
         return f"{value:,}"
     return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
+
+
+def percent(share):
+    """Return a share as a person writes it; a dash for None."""
+    return "\N{EN DASH}" if share is None else f"{100 * share:.1f} %"
+
+
+def summary(section):
+    """Return what the stages of a data set found, in the order of the summary's columns; None where one was not run.
+
+    The shares of the 7 nearest images that have the query's class, in pixels and in the last hidden layer's features;
+    the accuracy of the 10 nearest in the t-SNE plane; the share of generated images that reach their class as shown, by
+    the best of the ways.
+    """
+    found = {stage["name"]: stage["result"].metrics for stage in section["stages"]}
+    pixels = features = plane = reached = None
+    if "neighbors" in found:
+        shares = dict(found["neighbors"]["share of the 7 nearest with the query's class"])
+        pixels = shares.pop("pixels")["validation images as queries"]
+        (features,) = (share["validation images as queries"] for share in shares.values())
+    if "tsne" in found:
+        plane = found["tsne"]["all classes"]["10 nearest in the plane, accuracy"]
+    if "maximization" in found:
+        reached = max(found["maximization"]["share that reaches its class"]["as shown"].values())
+    return pixels, features, plane, reached
+
+
+def groups(pictures):
+    """Put consecutive pictures of one group together: [(group, [picture, ...]), ...]; others stand alone."""
+    return [(group, list(some)) for (group, _), some in groupby(pictures, lambda p: (p.group, p.group or p.name))]
 
 
 def words(name):
@@ -129,17 +168,24 @@ def slug(name):
     return re.sub(r"[^A-Za-z0-9_-]+", "-", name)
 
 
-def _figure(picture, folder):
-    """The picture as a data URI, with its size, so that the page does not jump while it loads.
+def _reported(sections):
+    """What the study reports for these data sets, by name: not for a folder that happens to have such a name."""
+    infos = [section["info"] for section in sections]
+    return {name: said for name, said in REPORTED.items() if data.info(name) in infos}
 
-    Drawings stay PNG; what is larger than `LARGEST_PNG` is made of photographs, and goes in as JPEG.
+
+def _figure(picture, folder):
+    """The picture as a data URI, with its size, so that the page does not jump while it loads, and its data.
+
+    Drawings stay PNG; what is larger than `LARGEST_PNG` is made of photographs, and goes in as WebP.
     """
     raw, kind = (Path(folder) / picture.file).read_bytes(), "png"
     image = Image.open(io.BytesIO(raw))
     width, height = image.size
     if len(raw) > LARGEST_PNG:
-        buffer, kind = io.BytesIO(), "jpeg"
-        image.convert("RGB").save(buffer, "JPEG", quality=88, subsampling=0)
+        buffer, kind = io.BytesIO(), "webp"
+        image.convert("RGB").save(buffer, "WEBP", quality=75)
         raw = buffer.getvalue()
     uri = f"data:image/{kind};base64,{base64.b64encode(raw).decode()}"
-    return {"uri": uri, "width": width, "height": height}
+    more = json.loads((Path(folder) / picture.data).read_text()) if picture.data else {}
+    return {"uri": uri, "width": width, "height": height, **more}

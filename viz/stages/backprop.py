@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..results import Picture
+from ..results import Comparison, Picture
 
 
 def maximal_activation_maps(s):
@@ -64,6 +64,8 @@ def maximal_activation_maps(s):
                     heads=heads if n == 4 else 2 * heads,
                     group=n,
                 ),
+                group="The strongest map of each convolution",
+                tab=conv,
             )
         )
     pictures.append(_strongest_patches(s, *list(s.convs.items())[-1]))
@@ -185,6 +187,7 @@ def saliency(s):
             group=len(columns),
             scale=("magma", 0, 1, "share of the map's 99.5th percentile"),
         ),
+        comparison=Comparison(answers, dict(zip(heads, columns))),
     )
     return [picture], metrics
 

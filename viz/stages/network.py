@@ -108,6 +108,8 @@ def activation_maps(s):
                     scale=("magma", 0, high, "activation after the ReLU"),
                     inset=(figures.photo(image)[0], f"class {label}"),
                 ),
+                group="What each convolution answers",
+                tab=conv,
             )
         )
     return pictures, metrics

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..results import Picture
+from ..results import Picture, Points
 
 QUERIES = (223, 955, 6666, 9550, 138, 777, 8888, 2222, 222, 99)  # images of the study's neighbour figure
 POINTS = 900  # images of its t-SNE, at most
@@ -40,6 +40,8 @@ def tsne(s):
             f"after the ReLU, of {len(picked)} random {which}. {s.made}"
         )
         title = f"t-SNE of {s.hidden}: {what}"
+        note = f"{len(picked)} {which}; near means alike to the network."
+        plot = figures.scatter(points, labels, {c: s.name(c) for c in chosen}, title, note)
         pictures.append(
             Picture(
                 f"{key}-scatter",
@@ -50,13 +52,8 @@ def tsne(s):
                 f"{100 * accuracy:.1f} % of the images; trustworthiness of the neighbourhoods: "
                 f"{trust:.3f} of 1.",
                 f"Scatter plot of {len(picked)} points in {len(chosen)} classes.",
-                figures.scatter(
-                    points,
-                    labels,
-                    {c: s.name(c) for c in chosen},
-                    title,
-                    f"{len(picked)} {which}; near means alike to the network.",
-                ),
+                plot,
+                points=Points(figures.places(plot, points), [s.name(c) for c in labels], figures.photo(images)),
             )
         )
         grid = int(np.sqrt(len(picked)))
@@ -80,6 +77,8 @@ def tsne(s):
                     "stands side by side.",
                     f"Mosaic of {grid} by {grid} images arranged by t-SNE.",
                     figures.poster(figures.photo(mosaic[None])[0], title, how[0].upper() + how[1:] + "."),
+                    group=f"Mosaic by t-SNE: {what}",
+                    tab=method,
                 )
             )
     return pictures, metrics
@@ -137,6 +136,8 @@ def neighbors(s):
                     frames=frames,
                     gap=10,
                 ),
+                group="Nearest neighbours",
+                tab=first,
             )
         )
     return pictures, {"images searched": M, "share of the 7 nearest with the query's class": shares}
