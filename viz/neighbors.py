@@ -10,7 +10,7 @@ import numpy as np
 
 from tinycnn.errors import InputError, check_labels
 
-FLOATS_PER_CHUNK = 2**23  # 64 MiB of float64
+FLOATS_PER_CHUNK = 2**22  # 32 MiB of float64
 EXACT_COLUMNS = 1024  # of bytes minus 128: a sum of so many products is a whole number of at most 2^24
 
 
@@ -54,7 +54,7 @@ def nearest(queries, database, k, exclude=None):
     if not exact:
         center = sum(database[some].sum(0, dtype=np.float64) for some in _chunks(M, D)) / M  # (D,)
     indices, distances = np.empty((Q, k), np.int64), np.empty((Q, k))
-    for some in _chunks(Q, max(D, M)):
+    for some in _chunks(Q, M if exact else max(D, M)):
         if exact:
             low = high = _squared_bytes(queries[some], database)  # (q, M)
         else:
@@ -138,7 +138,10 @@ def _squared_bytes(queries, database):
             d = np.subtract(database[some, columns], 128, dtype=np.float32)
             d_square[some] += np.einsum("md,md->m", d, d)
             dots[:, some] += q @ d.T
-    return q_square[:, None] + d_square - 2 * dots
+    dots *= -2
+    dots += q_square[:, None]
+    dots += d_square
+    return dots
 
 
 def _squares(query, database, rows):

@@ -20,6 +20,7 @@ LARGEST_PNG = 600_000  # bytes
 TEMPLATES = Path(__file__).parent / "templates"
 HEADINGS = {
     "maximal_activation_maps": "Maximal activation maps (deconvnet)",
+    "unpooling": "Ways to unpool",
     "layer_backprop": "Back-propagation from a layer",
     "tsne": "t-SNE",
     "neighbors": "Nearest neighbours",
