@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from viz import figures
+from viz.interval import Interval
 
 
 @pytest.fixture
@@ -78,6 +79,40 @@ def test_photo_keeps_uint8_and_clips_floats():
     assert figures.photo(np.array([-1.0, 0.5, 2.0]).reshape(1, 1, 3, 1))[0, 0, :, 0].tolist() == [0, 128, 255]
 
 
+def test_a_single_hot_pixel_does_not_grey_out_a_projection():
+    x = np.zeros((2, 20, 20, 1))
+    x[0, 0, :, 0], x[0, 5, 5, 0] = 1, 50
+    x[1, 3, 3, 0] = 2  # alone: its own scale
+    drawn = figures.signed(x).astype(int)
+    full = figures.signed(np.ones((1, 1, 1, 1)))[0, 0, 0].astype(int)
+    assert (drawn[0, 0] == full).all() and (drawn[1, 3, 3] == full).all()
+
+
+def test_interleaving_puts_the_tiles_of_a_row_side_by_side():
+    a, b = np.arange(3).reshape(3, 1, 1), np.arange(10, 13).reshape(3, 1, 1)
+    assert figures.interleave(a, b).ravel().tolist() == [0, 10, 1, 11, 2, 12]
+
+
+def test_bars_fall_and_carry_number_and_count():
+    fig = figures.bars({"conv1": [0, 5, 0, 9], "conv2": [1, 2, 3, 4]}, "Title", most=3)
+    first, second = fig.axes
+    assert [bar.get_height() for bar in first.patches] == [9, 5]
+    assert [t.get_text() for t in first.get_xticklabels()] == ["3", "1"]
+    assert [t.get_text() for t in first.texts] == ["9", "5"]
+    assert [t.get_text() for t in second.get_xticklabels()] == ["3", "2", "1"]
+    words = [t.get_text() for t in fig.texts]
+    assert "conv1: 2 of 4 maps" in words and "conv2: 4 of 4 maps; the others: 1, with 1 images together" in words
+
+
+def test_intervals_stand_where_their_numbers_say():
+    rows = {"a": Interval(0.25, 0.2, 0.3), "b": Interval(-0.1, -0.3, 0.1)}
+    (ax,) = figures.intervals(rows, "Title", reference=(0.125, "chance")).axes
+    segments = ax.collections[0].get_segments()
+    assert np.allclose([s[:, 0] for s in segments], [[0.2, 0.3], [-0.3, 0.1]])
+    assert ax.get_xlim()[0] < -0.3 and ax.get_xlim()[1] > 0.3
+    assert [t.get_text() for t in ax.texts] == ["0.250", "-0.100", "chance"]
+
+
 def test_enlarging_repeats_and_never_mixes(rng):
     x = rng.normal(size=(2, 3, 3))
     assert (figures.enlarge(x, 9) == x.repeat(3, 1).repeat(3, 2)).all()
@@ -115,6 +150,25 @@ def test_text_stays_on_the_page(rng, size):
     for t in fig.texts:
         box = t.get_window_extent()
         assert box.x0 >= 0 and box.x1 <= page.x1 and box.y0 >= 0 and box.y1 <= page.y1, t.get_text()
+
+
+@pytest.mark.parametrize("size, columns", [(32, 6), (96, 6), (96, 5), (96, 8)])
+def test_long_captions_stay_on_the_page_and_off_each_other(rng, size, columns):
+    captions = ["garbage truck, taken for church", "", "english springer"] * 8
+    fig = figures.sheet(tiles(rng, 24, size), columns, "Title", captions=captions, heads=["repetition"] * columns)
+    fig.canvas.draw()
+    boxes = [t.get_window_extent() for t in fig.texts if t.get_text() and t.get_text() != "Title"]
+    assert len(boxes) == 16 + columns
+    for i, a in enumerate(boxes):
+        assert a.x0 >= 0 and a.x1 <= fig.bbox.x1 and a.y0 >= 0
+        assert not any(a.overlaps(b) for b in boxes[:i])
+
+
+@pytest.mark.parametrize("columns", [5, 6])
+def test_tiles_of_96_pixels_fill_the_page(rng, columns):
+    page = pixels(figures.sheet(tiles(rng, 12, 96), columns, "Title"))
+    shown = np.flatnonzero((page[300:320] != 255).any((0, 2)))
+    assert shown[-1] > 0.9 * page.shape[1]
 
 
 def test_save_writes_nothing_where_it_cannot(tmp_path, rng):

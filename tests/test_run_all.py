@@ -18,7 +18,7 @@ from tinycnn import Network, data, models
 from tinycnn.data import demo
 from viz import estimate, figures, maximize, results, study
 from viz.recipes import Recipe
-from viz.stages import ascent, backprop, space
+from viz.stages import ascent, backprop, deconv, space
 
 ROOT = Path(__file__).parents[1]
 STAGES = list(study.STAGES)
@@ -322,7 +322,7 @@ def test_confidence_is_that_of_the_class_an_image_was_made_for():
 
 def test_patches_beyond_the_border_are_black_and_in_place():
     images = np.arange(1, 51).reshape(2, 5, 5, 1)
-    patches = backprop._crop(images, np.array([[-1, -2, 2, 1], [3, 3, 6, 6]]))
+    patches = deconv._crop(images, np.array([[-1, -2, 2, 1], [3, 3, 6, 6]]))
     assert patches[0, :, :, 0].tolist() == [[0, 0, 0], [0, 0, 1], [0, 0, 6]]
     assert patches[1, :, :, 0].tolist() == [[44, 45, 0], [49, 50, 0], [0, 0, 0]]
 

@@ -52,6 +52,18 @@ def test_many_ties_among_few_values_are_all_broken_by_row():
     check(rng.integers(0, 2, (20, 4), np.uint8), rng.integers(0, 2, (80, 4), np.uint8), 30)
 
 
+def test_large_images_differ_by_single_units_and_are_still_told_apart():
+    """Sums of 30,000 products reach 5e8, where a float32 knows multiples of 32 only."""
+    rng = np.random.default_rng(6)
+    queries, steps = rng.integers(1, 9, (9, 30001), np.uint8), rng.permutation(40)
+    database = np.repeat(queries[:1], 40, 0)
+    for row, n in zip(database, steps):
+        row[np.arange(n) * 71] += 1  # n squared units away from the first query
+    indices, _ = check(queries, database, 20)
+    assert (steps[indices[0]] == np.arange(20)).all()
+    check(np.array([0, 255], np.uint8).repeat(30001).reshape(2, 30001), database, 5)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("offset, scale", [(0, 1), (1e4, 1e-2), (-3e5, 1), (0, 1e-30), (0, 1e15)])
 def test_features_far_from_zero_or_of_any_scale_have_exact_neighbours(dtype, offset, scale):
@@ -81,13 +93,17 @@ def test_all_rows_equal_come_in_order():
     assert indices.tolist() == [[0, 2, 3, 4], [1, 2, 3, 4]] and (distances == 0).all()
 
 
-def test_chunks_and_threads_change_no_byte(monkeypatch):
+@pytest.mark.parametrize("kind", ["floats", "bytes"])
+def test_chunks_and_threads_change_no_byte(monkeypatch, kind):
     rng = np.random.default_rng(5)
-    queries, database = (rng.normal(size=(n, 300)).astype(np.float32) + np.float32(50) for n in (40, 200))
+    queries, database = (rng.normal(50, 1, size=(n, 300)).astype(np.float32) for n in (40, 200))
+    if kind == "bytes":
+        queries, database = (np.round(a).astype(np.uint8) for a in (queries, database))
     expected = nearest(queries, database, 9)
     with threadpool_limits(1):
         single = nearest(queries, database, 9)
     monkeypatch.setattr(neighbors, "FLOATS_PER_CHUNK", 700)  # 2 rows at a time
+    monkeypatch.setattr(neighbors, "EXACT_COLUMNS", 128)
     chunked = nearest(queries, database, 9)
     for other in (single, chunked):
         assert all(a.tobytes() == b.tobytes() for a, b in zip(expected, other))

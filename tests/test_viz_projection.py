@@ -213,6 +213,45 @@ def test_maps_may_be_chosen_by_strength_for_all_or_for_each_image(small):
         assert used.tolist() == [strongest[n]]
 
 
+def test_one_unit_is_projected_from_its_place_alone(small):
+    net, x = small
+    top = activations.top_images(net, x, "relu2", k=3, maps=2)
+    images, positions, boxes = x[top.indices[0]], top.positions[0], top.boxes[0]
+    picture, _ = deconvnet.project(net, images, "relu2", maps=2, positions=positions)
+    for n, ((row, column), (t, left, bottom, right)) in enumerate(zip(positions, boxes)):
+        trace = net.forward(images[n : n + 1], upto="relu2")
+        seed = np.zeros((1, *net.shapes["relu2"]))
+        seed[0, row, column, 2] = trace["relu2"][0, row, column, 2]
+        np.testing.assert_allclose(picture[n], net.backward(trace, seed, rule="deconvnet")[0], atol=1e-12)
+        outside = np.ones((13, 11), bool)
+        outside[max(t, 0) : bottom, max(left, 0) : right] = False
+        assert seed.max() > 0 and (picture[n] != 0).any() and (picture[n][outside] == 0).all()
+
+
+def test_edges_are_the_sobel_magnitude_of_the_grey_image():
+    x = np.random.default_rng(2).integers(0, 256, (2, 5, 6, 3), np.uint8)
+    kernel = np.outer([1, 2, 1], [-1, 0, 1])
+    grey = np.pad(x.astype(float).mean(-1) / 255, ((0, 0), (1, 1), (1, 1)), "edge")
+    found = deconvnet.edges(x)
+    for n, i, j in np.ndindex(2, 5, 6):
+        window = grey[n, i : i + 3, j : j + 3]
+        assert found[n, i, j] == pytest.approx(np.hypot((window * kernel).sum(), (window * kernel.T).sum()))
+    np.testing.assert_allclose(deconvnet.edges(x / 255), found)
+
+
+def test_a_projection_correlates_with_edges_as_far_as_it_draws_them():
+    rng = np.random.default_rng(3)
+    images = rng.random((4, 8, 9, 3))
+    there = deconvnet.edges(images)
+    projection = rng.normal(size=images.shape)
+    projection[1] = -2 * there[1][..., None] * [1, 0.5, 0]  # its largest absolute value: the edges, twice
+    projection[2] = (there[2].max() - there[2])[..., None]
+    projection[3] = 5
+    found = deconvnet.edge_correlation(projection, images)
+    assert found[0] == pytest.approx(np.corrcoef(np.abs(projection[0]).max(-1).ravel(), there[0].ravel())[0, 1])
+    assert found[1:] == pytest.approx([1, -1, 0])
+
+
 @pytest.mark.parametrize("unpool", ["repeat", "center"])
 def test_unpooling_without_switches_makes_another_picture(small, unpool):
     net, x = small
@@ -230,6 +269,8 @@ def test_batches_change_no_picture(small, monkeypatch):
         lambda: saliency.layer_backprop(net, x, "relu2"),
         lambda: activations.top_images(net, x, "relu2", k=4).boxes,
         lambda: activations.top_images(net, x, "relu2", k=4).indices,
+        lambda: activations.wins(net, x, "relu2"),
+        lambda: deconvnet.project(net, x, "relu2", maps=1, positions=np.stack([np.arange(7) % 6] * 2, 1))[0],
     )
     whole = [call() for call in calls]
     monkeypatch.setattr(check, "FLOATS_PER_BATCH", 4000)  # 2 or 3 images
@@ -278,6 +319,19 @@ def test_strongest_takes_the_largest_sum_not_the_largest_value_and_the_first_of_
     maps[0, :, :, 1] = 1  # sum 4
     maps[0, 0, 0, 2] = 3  # sum 3
     assert activations.strongest(maps).tolist() == [1, 0]
+
+
+def test_wins_count_the_images_in_which_a_map_has_the_largest_sum(small):
+    net, x = small
+    x = np.concatenate([x, np.zeros((1, 13, 11, 2))])
+    bare = Network(net.layers, net.input_shape, dtype="float64")  # without biases nothing answers to a black image
+    wins, means = activations.wins(bare, x, "relu2")
+    a = bare.features(x, "relu2")
+    expected = [0] * 5
+    for image in a[:-1]:
+        expected[max(range(5), key=lambda m, image=image: image[:, :, m].sum())] += 1
+    assert wins.tolist() == expected and wins.sum() == 7 and (a[-1] == 0).all()
+    np.testing.assert_allclose(means, [a[..., m].mean() for m in range(5)])
 
 
 def test_top_images_are_the_largest_maxima_with_ties_by_the_lower_index(small):
@@ -344,6 +398,13 @@ def nan(x):
         (lambda net, x: activations.top_images(net, x, "relu2", 2, maps=[5]), "maps: 5 .*0 to 4"),
         (lambda net, x: activations.top_images(net, x, "fc1"), "no maps"),
         (lambda net, x: activations.top_images(net, nan(x), "relu2"), "image 1 holds NaN"),
+        (lambda net, x: activations.wins(net, x, "fc1"), "no maps"),
+        (lambda net, x: activations.wins(net, nan(x), "relu2"), "image 1 holds NaN"),
+        (lambda net, x: deconvnet.project(net, x, "relu2", positions=[[0, 0]]), r"positions: .*\(7, 2\)"),
+        (lambda net, x: deconvnet.project(net, x, "relu2", positions=np.full((7, 2), 6)), "positions: .*0 to 5"),
+        (lambda net, x: deconvnet.project(net, x, "fc1", positions=np.zeros((7, 2), int)), "no maps"),
+        (lambda net, x: deconvnet.edges(x[0]), "images: expected"),
+        (lambda net, x: deconvnet.edge_correlation(x[..., :1], x), "projection: expected"),
         (lambda net, x: deconvnet.project(net, x, "relu9"), "layer 'relu9'"),
         (lambda net, x: deconvnet.project(net, nan(x), "relu2"), "image 1 holds NaN"),
         (lambda net, x: deconvnet.project(net, x[:, 1:], "relu2"), "13, 11, 2"),

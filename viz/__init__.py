@@ -9,4 +9,5 @@ saliency      gradients of class scores, and of every map of a layer, with respe
 maximize      images that excite a unit, by gradient ascent; `regularizers` keep them natural
 embedding     t-SNE of a layer's features, and mosaics of images placed by it
 neighbors     nearest images, in pixels or in features
+interval      the confidence interval of a mean
 """

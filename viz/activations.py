@@ -92,8 +92,8 @@ def top_images(net, images, layer, k=9, maps=None):
     if not (isinstance(k, (int, np.integer)) and 1 <= k <= len(images)):
         raise InputError(f"k: expected a whole number from 1 to {len(images)}, the number of images, got {k!r}")
     values, indices, positions = np.empty((len(maps), 0)), *np.empty((2, len(maps), 0), np.int64)
-    for some in batches(net, len(images), layer):
-        a = net.features(images[some], layer)[..., maps].reshape(-1, H * W, len(maps))
+    for some, a in _maps_of_batches(net, images, layer):
+        a = a[..., maps].reshape(-1, H * W, len(maps))
         # The kept ones come first and have lower indices, and the sort is stable: of equals the lower index
         # stays.
         values = np.concatenate([values, a.max(1).T], 1)
@@ -118,3 +118,43 @@ def strongest(maps):
     if maps.ndim != 4:
         raise InputError(f"maps: expected shape (N, H, W, C), got {maps.shape}")
     return maps.sum((1, 2), dtype=np.float64).argmax(1)
+
+
+def wins(net, images, layer):
+    """Count for how many images each map of `layer` is the strongest, the one with the largest sum of activations.
+
+    Parameters
+    ----------
+    net : Network
+    images : array (N, H, W, C)
+        Any number; they are taken in batches.
+    layer : str
+        A layer with maps.
+
+    Returns
+    -------
+    wins : int array (C,)
+        The first of equals wins; an image in which no map has a positive sum counts for none.
+    means : float64 array (C,)
+        The mean activation of each map, over all images and places.
+
+    Raises
+    ------
+    InputError
+        Unknown layer or one without maps, unfit images.
+    """
+    images = images_for(net, images, "images")
+    H, W, C = net.shapes[map_layer(net, layer)]
+    counts, total = np.zeros(C, np.int64), np.zeros(C)
+    for _, a in _maps_of_batches(net, images, layer):
+        sums = a.sum((1, 2), dtype=np.float64)  # (n, C)
+        counts += np.bincount(sums.argmax(1)[sums.max(1) > 0], minlength=C)
+        total += sums.sum(0)
+    return counts, total / (len(images) * H * W)
+
+
+def _maps_of_batches(net, images, layer):
+    """Yield (slice, maps (n, H, W, C)) of batch after batch; the maps are valid until the next."""
+    work = net.workspace()
+    for some in batches(net, len(images), layer):
+        yield some, net.forward(images[some], upto=layer, work=work)[layer]

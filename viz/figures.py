@@ -62,10 +62,13 @@ def heat(x, limit=None):
 def signed(x, limit=None):
     """Signed values (N, H, W, C) -> uint8 (N, H, W, 3): 0 is white for one channel, mid-grey for three.
 
-    Without `limit` each image has its own: the largest absolute value in it.
+    Without `limit` each image has its own: the 99.5th percentile of its absolute values, or the largest one where
+    nearly all are 0.
     """
     if limit is None:
-        limit = np.abs(x).max(axis=(1, 2, 3), keepdims=True)
+        size = np.abs(x)
+        limit = np.percentile(size, 99.5, axis=(1, 2, 3), keepdims=True)
+        limit = np.where(limit > 0, limit, size.max(axis=(1, 2, 3), keepdims=True))
     x = x / np.maximum(limit, 1e-30)
     return photo(0.5 + 0.5 * x) if x.shape[3] == 3 else _colored("RdBu_r", 0.5 + 0.5 * x[..., 0])
 
@@ -117,17 +120,24 @@ def sheet(
     left = MARGIN + (12 + 14 * max(map(len, rows)) if rows else 0)
     wide = 24 if group else 0
     groups = (columns - 1) // group if group else 0
-    zoom = max(1, min((WIDTH - left - MARGIN + gap - groups * wide) // columns - gap, 240) // w)
+    room = WIDTH - left - MARGIN + gap - groups * wide  # for the tiles, each with its gap
+    zoom = max(1, min(room // columns - gap, 240) // w)
+    if columns * (zoom * w + gap) < 0.66 * room and columns > 4:
+        zoom += 1  # a wider page rather than one that is a third empty
     h, w = h * zoom, w * zoom
     xs = [left + j * (w + gap) + (j // group * wide if group else 0) for j in range(columns)]
     width = max(780, xs[-1] + w + MARGIN)
     k = max(1, width / WIDTH)  # pages wider than usual get larger letters, so that both read alike
     size = 11 * k
-    caption = round(30 * k) if captions is not None else 0
-    step_y = h + caption + gap
+    if captions is not None:
+        most = max(8, int((w + gap - 4) / (11.2 * k)))  # letters in a line, 9 points high
+        captions = ["\n".join(textwrap.wrap(str(c), most, break_long_words=False)) for c in captions]
     if captions is not None or heads is not None:
         longest = max(len(s) for t in (captions or [], heads or []) for c in t for s in str(c).split("\n"))
         size = max(min(size, 11 * (w + gap - 4) / (13.6 * max(longest, 1))), 6.5 * k)
+    lines_below = max((c.count("\n") + 1 for c in captions or []), default=0)
+    caption = round(lines_below * 2.4 * size + 4 * k) if captions is not None else 0
+    step_y = h + caption + gap
 
     top, text_left = round(18 * k), MARGIN
     if inset is not None:
@@ -160,13 +170,14 @@ def sheet(
         text(MARGIN, top + side + 5 * k, inset[1], size=10 * k, color=SOFT)
     _image(fig, canvas, 0, header, width, lines * step_y, width, height)
     for j, head in enumerate(heads or []):
-        text(xs[j] + w / 2, header - 6, head, size=size, ha="center", va="bottom", color=SOFT)
+        y, va = (6, "bottom") if any("\n" in str(c) for c in heads) else (12, "baseline")
+        text(xs[j] + w / 2, header - y, head, size=size, ha="center", va=va, color=SOFT)
     for i, row in enumerate(rows or []):
         text(left - 10, header + i * step_y + h / 2, row, size=11 * k, ha="right", va="center")
     for i, label in enumerate(captions or []):
-        x, y = xs[i % columns] + w / 2, header + i // columns * step_y + h + 3 * k
+        x, y = xs[i % columns] + w / 2, header + i // columns * step_y + h + 4 * k + 1.6 * size
         color = frames[i] if frames is not None and frames[i] else INK
-        text(x, y, label, size=size, ha="center", color=color)
+        text(x, y, label, size=size, ha="center", va="baseline", color=color)
     for i, color in enumerate([] if frames is None else frames):
         if color:
             x, y = xs[i % columns], header + i // columns * step_y
@@ -299,6 +310,68 @@ def shares(values, rows, heads, title, note="", label="per cent"):
     return fig
 
 
+def bars(panels, title, note="", label="images", most=20):
+    """Draw counts in falling order, a row of bars for each of `panels`: {name: counts (C,)}.
+
+    A bar is one of the C things (maps), with its number below and its count above; zeros and all after the first
+    `most` are left out, and the panel's heading says so.
+    """
+    each, fig_top = 380, _header(_page(WIDTH, 400)[1], title, note, WIDTH) + 16
+    height = fig_top + each * len(panels)
+    slots = min(most, max(8, *(np.count_nonzero(counts) for counts in panels.values())))
+    fig, text = _page(WIDTH, height)
+    _header(text, title, note, WIDTH)
+    for i, (name, counts) in enumerate(panels.items()):
+        counts, y = np.asarray(counts), fig_top + i * each
+        order = np.argsort(-counts, kind="stable")[: min(most, np.count_nonzero(counts))]
+        rest = np.count_nonzero(counts) - len(order)
+        more = f"; the others: {rest}, with {counts.sum() - counts[order].sum()} {label} together" if rest else ""
+        text(MARGIN, y, f"{name}: {np.count_nonzero(counts)} of {len(counts)} maps{more}", size=12, weight="bold")
+        ax = _axes(fig, 130, y + 44, WIDTH - 160, each - 110, WIDTH, height)
+        ax.bar(np.arange(len(order)), counts[order], width=0.8, color=RIGHT)
+        ax.set(ylabel=label, xlim=(-0.6, slots - 0.4), ylim=(0, 1.15 * max(counts.max(), 1)))
+        ax.set_xticks(np.arange(len(order)), [f"{m}" for m in order])
+        for j, n in enumerate(counts[order]):
+            ax.annotate(f"{n}", (j, n), (0, 2), textcoords="offset points", ha="center", size=9, color=SOFT)
+    return fig
+
+
+def intervals(rows, title, note="", label="", reference=None):
+    """Draw means with their confidence intervals, one below the other, on one axis that begins at 0.
+
+    Parameters
+    ----------
+    rows : {name: interval.Interval}
+    title, note, label : str
+        `label` names the axis.
+    reference : (value, name), optional
+        A dashed line to compare with.
+    """
+    left = MARGIN + 24 + 14 * max(map(len, rows))
+    top = _header(_page(WIDTH, 400)[1], title, note, WIDTH) + (44 if reference else 16)
+    height = top + 62 * len(rows) + 100
+    fig, text = _page(WIDTH, height)
+    _header(text, title, note, WIDTH)
+    ax = _axes(fig, left, top, WIDTH - left - 110, 62 * len(rows), WIDTH, height)
+    y = np.arange(len(rows))
+    mean, low, high = np.array([(r.mean, r.low, r.high) for r in rows.values()]).T
+    ax.errorbar(mean, y, xerr=(mean - low, high - mean), fmt="o", color=RIGHT, ms=7, lw=2.2, capsize=5)
+    ax.set(yticks=[], ylim=(len(rows) - 0.5, -0.5), xlabel=label)
+    ax.set_xlim(min(0, 1.15 * low.min()), 1.15 * max(high.max(), reference[0] if reference else 0))
+    ax.spines["left"].set_visible(False)
+    ax.grid(visible=False, axis="y")
+    ax.grid(axis="x", color="#e6e9ed", lw=0.8)
+    for i, (name, value) in enumerate(zip(rows, mean)):
+        text(left - 14, top + 62 * (i + 0.5), name, size=11, ha="right", va="center")
+        ax.annotate(f"{value:.3f}", (value, i), (0, 8), textcoords="offset points", ha="center", size=10, color=INK)
+    if reference:
+        ax.axvline(reference[0], color=SOFT, ls="--", lw=1.4)
+        ax.annotate(
+            reference[1], (reference[0], -0.5), (0, 4), textcoords="offset points", ha="center", size=10, color=SOFT
+        )
+    return fig
+
+
 def poster(image, title, note=""):
     """Draw one large picture, uint8 (H, W, 3), under a header; it is shrunk where it is wider than 1,500 pixels."""
     if image.shape[1] > 1500:
@@ -337,6 +410,11 @@ def enlarge(x, size):
     """Repeat pixels until (N, h, w, ...) is (N, size, size, ...), to show small maps beside large images."""
     rows, cols = (np.arange(size) * n // size for n in x.shape[1:3])
     return x[:, rows][:, :, cols]
+
+
+def interleave(*columns):
+    """Columns of N tiles each -> the tiles row by row."""
+    return np.stack(columns, 1).reshape(-1, *columns[0].shape[1:])
 
 
 def _colored(cmap, x):

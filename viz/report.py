@@ -25,6 +25,7 @@ LARGEST_PNG = 250_000  # bytes; a page of three sets of colour photographs must 
 TEMPLATES = Path(__file__).parent / "templates"
 HEADINGS = {
     "maximal_activation_maps": "Maximal activation maps (deconvnet)",
+    "unpooling": "Ways to unpool",
     "layer_backprop": "Back-propagation from a layer",
     "tsne": "t-SNE",
     "neighbors": "Nearest neighbours",

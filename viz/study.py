@@ -1,7 +1,7 @@
 """What the study is made of: its data, what a stage may use, and the table of stages.
 
 ``STAGES[name](study) -> (pictures, metrics)``, in the order of the report. A stage draws its random numbers from the
-study's seed and its own number alone, so that it gives the same with or without the others.
+study's seed and its own name alone, so that it gives the same with or without the others.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from tinycnn import data
 from tinycnn.layers import Conv2D, ReLU
 
 from .recipes import Recipe
-from .stages import ascent, backprop, network, space
+from .stages import ascent, backprop, deconv, network, space
 
 SHOWN = 6  # images in a figure that compares methods image by image
 
@@ -24,7 +24,9 @@ STAGES = {
     "training_curve": network.training_curve,
     "activation_maps": network.activation_maps,
     "filters": network.filters,
-    "maximal_activation_maps": backprop.maximal_activation_maps,
+    "maximal_activation_maps": deconv.maximal_activation_maps,
+    "unpooling": deconv.unpooling,
+    "strongest_maps": deconv.strongest_maps,
     "saliency": backprop.saliency,
     "layer_backprop": backprop.layer_backprop,
     "tsne": space.tsne,
@@ -95,12 +97,12 @@ class Study:
         return f"Network: the study's {self.info.model} model, trained on {self.info.title} ({steps}seed {self.seed})."
 
     def name(self, label):
-        """Return the class name of a label."""
-        return str(self.info.classes[int(label)])
+        """Return the class name of a label, in words."""
+        return str(self.info.classes[int(label)]).replace("_", " ")
 
     def rng(self, stage):
         """Return the generator of a stage."""
-        return np.random.default_rng([self.seed, list(STAGES).index(stage)])
+        return np.random.default_rng([self.seed, *stage.encode()])
 
     def examples(self):
         """Return the indices of `SHOWN` validation images: the first of each of as many classes."""

@@ -1,7 +1,8 @@
 """The stages of the study, by what they look at: each a function of the study that returns (pictures, metrics).
 
 network    what training left: curves, confusions, filters, activation maps
-backprop   signals sent back to the pixels: deconvnet, saliency, whole layers
+deconv     maps sent back to the pixels: the strongest ones, ways to unpool, what excites a map most
+backprop   gradients with respect to the pixels: saliency, whole layers
 space      the images as points: t-SNE and nearest neighbours in a layer's features
 ascent     images made to excite a class
 

@@ -1,122 +1,8 @@
-"""Signals sent back to the pixels: the strongest maps by deconvnet, saliency of classes, whole layers."""
+"""Gradients with respect to the pixels: saliency of classes, and of every map of a layer."""
 
 import numpy as np
 
 from ..results import Comparison, Picture
-
-
-def maximal_activation_maps(s):
-    """The strongest map of each image, projected back to the pixels by a deconvnet, with and without switches."""
-    from .. import activations, deconvnet, figures
-
-    pictures, metrics = [], {}
-    shown = s.examples()
-    images = s.val_images[shown]
-    size = images.shape[1]
-    for conv, relu in s.convs.items():
-        repeat, strongest = deconvnet.project(s.net, images, relu, unpool="repeat")
-        switches, _ = deconvnet.project(s.net, images, relu, unpool="switches")
-        maps = activations.maps(s.net, images, relu)
-        maps = figures.enlarge(maps[np.arange(len(images)), :, :, strongest], size)
-        many = activations.strongest(activations.maps(s.net, s.val_images[:200], relu))
-        metrics[conv] = {
-            "strongest maps of the images shown": strongest,
-            "different strongest maps among 200 images": len(np.unique(many)),
-            "correlation of the two ways to unpool": np.mean([_correlation(a, b) for a, b in zip(repeat, switches)]),
-        }
-        columns = [
-            figures.photo(images),
-            figures.heat(maps),
-            figures.signed(repeat),
-            figures.signed(switches),
-        ]
-        heads = ["image", "strongest map", "back: repeat", "back: switches"]
-        both = (
-            "Third column: unpooling repeats each value over its block, as the study does; fourth: it "
-            "puts the value back where the maximum was (switches). Repeating gives blurred blocks, "
-            "switches give sharp edges."
-        )
-        if np.array_equal(repeat, switches):  # no pooling below this layer
-            columns, heads = columns[:3], [*heads[:2], "in the pixels"]
-            both = "No pooling lies below this layer, so there is nothing to unpool."
-        n = len(columns)
-        title = f"The strongest map of {conv}, back in the pixels"
-        captions = [
-            c for label, m in zip(s.val_labels[shown], strongest) for c in (s.name(label), f"map {m}", *[""] * (n - 2))
-        ]
-        pictures.append(
-            Picture(
-                conv,
-                title,
-                f"For each image the map of {conv} with the largest sum of activations after the ReLU "
-                "(second column, with its number). All other maps are set to 0 and the rest is sent back "
-                "to the pixels by a deconvnet (Zeiler and Fergus 2013): rectify, transposed filters, "
-                f"unpool. {both} Each projection has its own scale; {_zero(images)} is 0. {s.made} Read: "
-                "the pattern that made this map strongest, at the place where it was found.",
-                f"{len(images)} images, each with its strongest map of {conv} (numbers "
-                f"{', '.join(map(str, strongest))}) and that map projected to the pixels.",
-                figures.sheet(
-                    _interleave(*columns),
-                    n if n == 4 else 2 * n,
-                    title,
-                    "Deconvnet projection of the map with the largest sum. Each tile has its own scale.",
-                    captions=captions,
-                    heads=heads if n == 4 else 2 * heads,
-                    group=n,
-                ),
-                group="The strongest map of each convolution",
-                tab=conv,
-            )
-        )
-    pictures.append(_strongest_patches(s, *list(s.convs.items())[-1]))
-    return pictures, metrics
-
-
-def _strongest_patches(s, conv, relu):
-    """Zeiler and Fergus's figure 2: the nine strongest images of some maps, patch by patch."""
-    from .. import activations, figures
-
-    images = s.val_images[:2000]
-    C = s.net.shapes[relu][-1]
-    top = activations.top_images(s.net, images, relu, k=9)
-    alive = np.flatnonzero(top.values[:, -1] > 0)
-    alive = alive if len(alive) >= 8 else np.arange(C)
-    chosen = alive[np.linspace(0, len(alive) - 1, min(8, len(alive))).round().astype(int)]
-    tiles, captions = [], []
-    for m in chosen:
-        x = images[top.indices[m]]
-        trace = s.net.forward(x, upto=relu)
-        a = trace[relu]
-        unit = (np.arange(9), *top.positions[m].T, m)  # its maximum alone, as they do
-        seed = np.zeros_like(a)
-        seed[unit] = a[unit]
-        back = s.net.backward(trace, seed, at=relu, rule="deconvnet")
-        tiles += [
-            _nine(figures.signed(_crop(back, top.boxes[m]))),
-            _nine(figures.photo(_crop(x, top.boxes[m]))),
-        ]
-        captions += [f"map {m}", ""]
-    size, title = top.boxes[0, 0, 2] - top.boxes[0, 0, 0], f"What makes maps of {conv} strongest"
-    return Picture(
-        f"{conv}-patches",
-        title,
-        f"For {len(chosen)} of the {C} maps of {conv}, evenly spaced by number: the nine strongest of "
-        f"{len(images):,} validation images, one place each, the strongest. Left: that unit alone "
-        f"projected to the pixels by the deconvnet, with switches; right: the patch of {size}×{size} "
-        "pixels that the unit sees (parts beyond the image are black; figure 2 of Zeiler and Fergus "
-        f"2013). {s.made} Read: what the nine patches of a map have in common is what the map has learned "
-        "to find.",
-        f"{len(chosen)} pairs of 3 by 3 blocks: projections and image patches of the nine strongest answers of a map.",
-        figures.sheet(
-            np.stack(tiles),
-            4,
-            title,
-            "Nine strongest places of a map: projected to the pixels, and the patch itself.",
-            captions=captions,
-            heads=2 * ["projection", "patches"],
-            group=2,
-        ),
-    )
 
 
 def saliency(s):
@@ -160,7 +46,7 @@ def saliency(s):
             f"of the saliency is inside; the object covers {100 * masks.mean():.0f} % of an image, which "
             "is what chance would give. "
         )
-    tiles = _interleave(*columns)
+    tiles = figures.interleave(*columns)
     answers = [
         f"{s.name(t)}" + ("" if t == p else f", taken for {s.name(p)}") for t, p in zip(s.val_labels[shown], predicted)
     ]
@@ -204,7 +90,7 @@ def layer_backprop(s):
     from_relu = saliency.layer_backprop(s.net, images, relu2)
     from_pool = saliency.layer_backprop(s.net, images, pool2)
     count = s.net.shapes[relu2][-1]
-    tiles = _interleave(figures.photo(images), figures.heat(from_relu), figures.heat(from_pool))
+    tiles = figures.interleave(figures.photo(images), figures.heat(from_relu), figures.heat(from_pool))
     title = f"What {conv2} and {pool2} look at"
     captions = [c for label in s.val_labels[shown] for c in (s.name(label), "", "")]
     picture = Picture(
@@ -244,29 +130,3 @@ def _score(maps, masks):
     hits = masks.reshape(N, -1)[np.arange(N), maps.reshape(N, -1).argmax(1)]
     inside = (maps * masks).sum((1, 2)) / np.maximum(maps.sum((1, 2)), 1e-30)
     return {"pointing game, hit rate": hits.mean(), "mass inside the object": inside.mean()}
-
-
-def _interleave(*columns):
-    """Columns of N tiles each -> the tiles row by row."""
-    return np.stack(columns, 1).reshape(-1, *columns[0].shape[1:])
-
-
-def _crop(images, boxes):
-    """The box (top, left, bottom, right) of each image; 0 beyond its border."""
-    pad = int(max(0, -boxes.min(), boxes[:, 2].max() - images.shape[1], boxes[:, 3].max() - images.shape[2]))
-    images = np.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-    return np.stack([x[t + pad : b + pad, l + pad : r + pad] for x, (t, l, b, r) in zip(images, boxes)])
-
-
-def _nine(tiles):
-    """Nine tiles (9, h, w, 3) as one of 3 x 3, a white line of one pixel between them."""
-    h, w = tiles.shape[1:3]
-    block = np.full((3 * (h + 1) - 1, 3 * (w + 1) - 1, 3), 255, np.uint8)
-    for i, tile in enumerate(tiles):
-        y, x = i // 3 * (h + 1), i % 3 * (w + 1)
-        block[y : y + h, x : x + w] = tile
-    return block
-
-
-def _zero(images):
-    return "mid-grey" if images.shape[3] == 3 else "white"
