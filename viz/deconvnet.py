@@ -86,7 +86,7 @@ def edges(images):
     if images.ndim != 4:
         raise InputError(f"images: expected shape (N, H, W, C), got {images.shape}")
     grey = images.mean(-1, dtype=np.float64) / (255 if images.dtype == np.uint8 else 1)
-    return np.hypot(*(ndimage.sobel(grey, axis, mode="nearest") for axis in (1, 2)))
+    return np.stack([np.hypot(*(ndimage.sobel(one, axis, mode="nearest") for axis in (0, 1))) for one in grey])
 
 
 def edge_correlation(projection, images):
