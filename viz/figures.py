@@ -136,7 +136,7 @@ def sheet(
         longest = max(len(s) for t in (captions or [], heads or []) for c in t for s in str(c).split("\n"))
         size = max(min(size, 11 * (w + gap - 4) / (13.6 * max(longest, 1))), 6.5 * k)
     lines_below = max((c.count("\n") + 1 for c in captions or []), default=0)
-    caption = round(lines_below * 2.4 * size + 4 * k) if captions is not None else 0
+    caption = round(lines_below * 2.5 * size + 4 * k) if captions is not None else 0
     step_y = h + caption + gap
 
     top, text_left = round(18 * k), MARGIN
@@ -177,7 +177,8 @@ def sheet(
     for i, label in enumerate(captions or []):
         x, y = xs[i % columns] + w / 2, header + i // columns * step_y + h + 4 * k + 1.6 * size
         color = frames[i] if frames is not None and frames[i] else INK
-        text(x, y, label, size=size, ha="center", va="baseline", color=color)
+        for j, line in enumerate(label.split("\n")):
+            text(x, y + j * 2.5 * size, line, size=size, ha="center", va="baseline", color=color)
     for i, color in enumerate([] if frames is None else frames):
         if color:
             x, y = xs[i % columns], header + i // columns * step_y

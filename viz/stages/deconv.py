@@ -111,7 +111,8 @@ def unpooling(s):
             f"{how} Second column: the edges of the image; below each projection: {measure}. Maps, from the top: "
             f"{', '.join(map(str, strongest))}. Each projection has its own scale; {_zero(images)} is 0. Means over "
             f"{over}: {found}. {s.made} Read: a way back that keeps places draws the lines that are in the image; 0 "
-            "means that it draws as much where nothing is.",
+            "means that it draws as much where nothing is, below 0 it fills the areas between the lines: maps of a "
+            "colour do.",
             f"{len(images)} images in rows, each with its edges and three projections of its strongest map of {conv}; "
             f"mean correlations with the edges: {found}.",
             figures.sheet(
