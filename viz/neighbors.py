@@ -6,7 +6,10 @@ float32, in blocks so short that it is exact. So the answer is that of the slow 
 or its number of threads.
 """
 
+import os
+
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from tinycnn.errors import InputError, check_labels
 
@@ -55,10 +58,11 @@ def nearest(queries, database, k, exclude=None):
         center = sum(database[some].sum(0, dtype=np.float64) for some in _chunks(M, D)) / M  # (D,)
     indices, distances = np.empty((Q, k), np.int64), np.empty((Q, k))
     for some in _chunks(Q, M if exact else max(D, M)):
-        if exact:
-            low = high = _squared_bytes(queries[some], database)  # (q, M)
-        else:
-            low, high = _squared_bounds(queries[some], database, center)
+        with threadpool_limits(os.cpu_count(), user_api="blas"):  # neither the bounds nor what is exact depends on it
+            if exact:
+                low = high = _squared_bytes(queries[some], database)  # (q, M)
+            else:
+                low, high = _squared_bounds(queries[some], database, center)
         for q, skip in enumerate(exclude[some]):
             if skip >= 0:
                 low[q, skip] = high[q, skip] = np.inf

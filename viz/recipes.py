@@ -1,6 +1,6 @@
-"""How to train on each data set: the study's own way, and one that gets further in fewer steps.
+"""How to train on each data set: the study's own way, one that gets further in fewer steps, and one that goes on.
 
-``RECIPES[kind][data set]``. What the fast ones add to Adam is known in the field: a larger rate that rises and falls
+``RECIPES[kind][data set]``. What the fast and the best ones add to Adam is known in the field: a larger rate that rises and falls
 once (Smith and Topin 2017, arXiv:1708.07120), decoupled weight decay (Loshchilov and Hutter 2017, arXiv:1711.05101),
 dropout (Srivastava et al. 2014), images moved and flipped, a running mean of the weights (Polyak and Juditsky 1992).
 """
@@ -91,6 +91,11 @@ RECIPES = {
         "cifar10": Recipe(3000, 250, shift=2, **COLOR),
         "stl10": Recipe(700, 100, shift=6, **COLOR),
     },
+}
+
+RECIPES["best"] = RECIPES["fast"] | {
+    "mnist": Recipe(4000, 200, lr=2e-3, schedule="one-cycle", dropout=0.5, shift=2, average=0.05),
+    "cifar10": Recipe(14000, 500, shift=3, **COLOR | {"decay": 0.05, "dropout": 0.4}),
 }
 
 REPORTED = {  # by the study, of its own runs of the study's recipes: (accuracy, steps, remark)
