@@ -1,8 +1,9 @@
 """How to train on each data set: the study's own way, one that gets further in fewer steps, and one that goes on.
 
-``RECIPES[kind][data set]``. What the fast and the best ones add to Adam is known in the field: a larger rate that rises and falls
-once (Smith and Topin 2017, arXiv:1708.07120), decoupled weight decay (Loshchilov and Hutter 2017, arXiv:1711.05101),
-dropout (Srivastava et al. 2014), images moved and flipped, a running mean of the weights (Polyak and Juditsky 1992).
+``RECIPES[kind][data set]``. What the fast and the best ones add to Adam is known in the field: a larger rate that
+rises and falls once (Smith and Topin 2017, arXiv:1708.07120), decoupled weight decay (Loshchilov and Hutter 2017,
+arXiv:1711.05101), dropout (Srivastava et al. 2014), images moved and flipped, a running mean of the weights (Polyak and
+Juditsky 1992).
 """
 
 from dataclasses import dataclass
