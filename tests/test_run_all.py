@@ -16,7 +16,7 @@ import pytest
 import run_all
 from tinycnn import data, models
 from tinycnn.data import demo
-from viz import figures, maximize, results, study
+from viz import figures, presets, results, study
 from viz.recipes import Recipe
 from viz.stages import ascent, backprop, space
 
@@ -44,7 +44,7 @@ def done(tmp_path_factory):
     out = tmp_path_factory.mktemp("run") / "out"
     with pytest.MonkeyPatch.context() as m:
         m.setattr(ascent, "ASCENT", ascent.ASCENT | {"steps": 2})
-        m.setattr(maximize, "PRELIMINARY", maximize.PRELIMINARY | {"steps": 2})
+        m.setattr(presets, "PRELIMINARY", presets.PRELIMINARY | {"steps": 2})
         m.setattr(space, "POINTS", 100)
         assert call(["--steps", 12, "--seed", 3, "--out", out]) == 0
     return out

@@ -5,7 +5,8 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from tinycnn import InputError, Network, layers, models
-from viz.maximize import MAHENDRAN, NOISE, PRELIMINARY, YOSINSKI_SETS, deprocess, maximize
+from viz.maximize import NOISE, deprocess, maximize
+from viz.presets import MAHENDRAN, PRELIMINARY, YOSINSKI_SETS
 from viz.regularizers import (
     L2,
     Blur,
@@ -14,10 +15,10 @@ from viz.regularizers import (
     ClipContribution,
     ClipNorm,
     Decay,
-    Jitter,
     NormProjection,
     TotalVariation,
 )
+from viz.transforms import Jitter
 
 EXACT = 1e-10  # two float64 computations of the same formula, some steps long
 
