@@ -152,7 +152,10 @@ def run_dataset(args, name, loaded):
     net.save(out / "weights.safetensors")
     histories = results.histories(out, args.recipe, history)
     times = {"training": time.perf_counter() - start}
-    s = study.Study(net, info, images, labels, val_images, val_labels, masks, history, how, histories, args.seed)
+    s = study.Study(
+        *(net, info, images, labels, val_images, val_labels, masks, history, how, histories, args.seed),
+        effort=min(1.0, steps / how.steps),
+    )
     facts = (info, how, args.seed, {kind: h.to_dict() for kind, h in histories.items()})
     key = results.fingerprint(net, (images, labels, val_images, val_labels), facts)
     stages = []

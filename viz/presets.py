@@ -85,3 +85,9 @@ OURS = {28: MNIST_28, 32: COLOR_32, 96: COLOR_96}
 def for_size(pixels):
     """Return our preset for images of so many rows, that of the nearest size."""
     return OURS[min(OURS, key=lambda size: abs(size - pixels))]
+
+
+def hidden(pixels, dense):
+    """Return our preset for hidden units; a map's unit sees one place, so that its image must not move."""
+    preset = for_size(pixels) | {"objective": "activation"}
+    return preset if dense else preset | {"steps": 100, "views": 1, "regularizers": (Decay(0.02),)}
