@@ -14,8 +14,8 @@ import tinycnn
 from tinycnn import InputError, Network, fused, get_ops, models, optim, train
 from tinycnn.gradcheck import relative_error
 from tinycnn.layers import Conv2D, Dense, Dropout, Flatten, MaxPool2D, ReLU
-from viz import maximize, study
-from viz.stages import ascent, space
+from viz import ablation, study
+from viz.stages import space
 
 pytestmark = hosted.GPU
 emulated = pytest.mark.skipif(hosted.DEVICE != "emulated", reason="counts what the emulator sees")
@@ -140,8 +140,7 @@ def test_the_main_job_runs(tmp_path, capsys, monkeypatch):
 
     monkeypatch.setattr(study, "load", few)
     monkeypatch.setattr(space, "POINTS", 40)
-    monkeypatch.setattr(ascent, "ASCENT", ascent.ASCENT | {"steps": 2})
-    monkeypatch.setattr(maximize, "PRELIMINARY", maximize.PRELIMINARY | {"steps": 2})
+    monkeypatch.setattr(ablation, "LEAST", 2)
     argv = ["--steps", "3", "--backend", "gpu", "--out", str(tmp_path)]
     assert run_all.main(argv) == 0, capsys.readouterr().err
     metrics = json.loads(next(tmp_path.glob("*/metrics.json")).read_text())

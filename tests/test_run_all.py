@@ -16,9 +16,9 @@ import pytest
 import run_all
 from tinycnn import Network, data, models
 from tinycnn.data import demo
-from viz import estimate, figures, maximize, results, study
+from viz import ablation, estimate, figures, results, study
 from viz.recipes import Recipe
-from viz.stages import ascent, backprop, deconv, space
+from viz.stages import backprop, deconv, space
 
 ROOT = Path(__file__).parents[1]
 STAGES = list(study.STAGES)
@@ -43,8 +43,7 @@ def done(tmp_path_factory):
     """The folder of a whole short run on digits: every stage, few steps."""
     out = tmp_path_factory.mktemp("run") / "out"
     with pytest.MonkeyPatch.context() as m:
-        m.setattr(ascent, "ASCENT", ascent.ASCENT | {"steps": 2})
-        m.setattr(maximize, "PRELIMINARY", maximize.PRELIMINARY | {"steps": 2})
+        m.setattr(ablation, "LEAST", 2)
         m.setattr(space, "POINTS", 100)
         assert call(["--steps", 12, "--seed", 3, "--out", out]) == 0
     return out
@@ -309,17 +308,6 @@ def test_the_pointing_game_is_what_loops_say():
     assert score["mass inside the object"] == pytest.approx(mass / 20, abs=1e-12)
 
 
-def test_confidence_is_that_of_the_class_an_image_was_made_for():
-    net = models.build("mnist", backend="reference", seed=1)
-    x = np.random.default_rng(0).random((10, 2, 28, 28, 1))
-    found, reached = ascent._confidence(net, x), ascent._reached(net, x)
-    for c in range(10):
-        for t in range(2):
-            e = np.exp(net.logits(x[c, t][None].astype(np.float32))[0].astype(float))
-            assert found[c, t] == pytest.approx(e[c] / e.sum(), rel=1e-5)
-            assert reached[c, t] == (e.argmax() == c)
-
-
 def test_patches_beyond_the_border_are_black_and_in_place():
     images = np.arange(1, 51).reshape(2, 5, 5, 1)
     patches = deconv._crop(images, np.array([[-1, -2, 2, 1], [3, 3, 6, 6]]))
@@ -329,7 +317,7 @@ def test_patches_beyond_the_border_are_black_and_in_place():
 
 def test_examples_show_as_many_classes_as_there_are():
     labels = np.array([1, 1, 0, 2, 2, 1, 0, 3])
-    s = study.Study(None, None, None, None, None, labels, None, None, None, {}, 0, {})
+    s = study.Study(None, None, None, None, None, labels, None, None, None, {}, 0)
     assert s.examples().tolist() == [0, 2, 3, 7, 1, 4]
 
 

@@ -5,7 +5,9 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from tinycnn import InputError, Network, layers, models
-from viz.maximize import MAHENDRAN, NOISE, PRELIMINARY, YOSINSKI_SETS, deprocess, maximize
+from viz.maximize import NOISE, deprocess, maximize
+from viz.parametrize import Spectral
+from viz.presets import MAHENDRAN, OURS, PRELIMINARY, YOSINSKI_SETS, for_size, hidden
 from viz.regularizers import (
     L2,
     Blur,
@@ -14,10 +16,10 @@ from viz.regularizers import (
     ClipContribution,
     ClipNorm,
     Decay,
-    Jitter,
     NormProjection,
     TotalVariation,
 )
+from viz.transforms import Affine, Jitter, Noise
 
 EXACT = 1e-10  # two float64 computations of the same formula, some steps long
 
@@ -188,6 +190,92 @@ def test_jitter_leaves_no_drift():
     assert r.last.sum() == pytest.approx(200)
 
 
+@pytest.fixture
+def prior(conv):
+    """A parametrisation for the images of `conv`."""
+    y = np.random.default_rng(7).normal(128, 60, (300, *conv.input_shape))
+    return Spectral.of(np.clip(y, 0, 255).astype(np.uint8), "float64")
+
+
+def softmax_at(logits, unit):
+    e = np.exp(logits)
+    return e[unit] / e.sum()
+
+
+def test_the_log_probability_s_gradient_agrees_with_central_differences(conv):
+    """One plain step of size 1 moves the image by the gradient."""
+    start = np.random.default_rng(3).random((8, 9, 3))
+    r = maximize(conv, "fc", [1, 4], steps=1, step_size=1.0, init=start, objective="log-probability")
+    numeric = np.empty((2, *start.shape))
+    for i in np.ndindex(*start.shape):
+        h = np.zeros_like(start)
+        h[i] = 1e-5
+        up, down = (conv.logits((start + d)[None])[0] for d in (h, -h))
+        for n, unit in enumerate((1, 4)):
+            numeric[n][i] = (np.log(softmax_at(up, unit)) - np.log(softmax_at(down, unit))) / 2e-5
+    np.testing.assert_allclose(r.last - start, numeric, atol=1e-6 * np.abs(numeric).max())
+    logits = conv.logits(start[None])[0]
+    np.testing.assert_allclose(r.scores[0], logits[[1, 4]], rtol=EXACT)
+    np.testing.assert_allclose(r.objectives[0], [np.log(softmax_at(logits, u)) for u in (1, 4)], rtol=EXACT)
+
+
+def test_a_step_follows_the_mean_gradient_of_the_transformed_copies(conv):
+    """Against the copies made one by one, from the same random numbers."""
+    start = np.random.default_rng(3).random((8, 9, 3))
+    transforms = [Affine(2, 20, 1.2), Noise(0.3)]
+    r = maximize(conv, "fc", [4, 2], steps=1, step_size=1.0, init=start, regularizers=transforms, views=3, seed=6)
+    for n, unit in enumerate((4, 2)):
+        rng, mean = np.random.default_rng([6, unit]), np.zeros_like(start)
+        drawn = [[t.draw(rng, start.shape) for _ in range(3)] for t in transforms]
+        for affine, noise in zip(*drawn):
+            seen = transforms[0].apply(start[None], affine[None]) + noise
+            one = np.zeros((1, 5))
+            one[0, unit] = 1
+            g = conv.backward(conv.forward(seen), one)
+            mean += transforms[0].adjoint(g, affine[None])[0] / 3
+        np.testing.assert_allclose(r.last[n] - start, mean, atol=EXACT)
+
+
+def test_the_unknowns_of_a_parametrisation_ascend_by_the_chain_rule(conv, prior):
+    """Against central differences of the whole objective, a penalty on the image included."""
+    z = np.random.default_rng(2).normal(0, 0.3, conv.input_shape)
+    penalty = TotalVariation(0.05)
+
+    def objective(z):
+        image = prior.image(z[None])
+        return np.log(softmax_at(conv.logits(image)[0], 3)) - penalty.value_and_grad(image)[0][0]
+
+    arguments = {"objective": "log-probability", "parametrization": prior, "regularizers": [penalty, Decay(0.25)]}
+    r = maximize(conv, "fc", 3, steps=1, step_size=0.5, init=z, **arguments)
+    numeric = np.empty_like(z)
+    for i in np.ndindex(*z.shape):
+        h = np.zeros_like(z)
+        h[i] = 1e-5
+        numeric[i] = (objective(z + h) - objective(z - h)) / 2e-5
+    np.testing.assert_allclose(r.last, prior.image(0.75 * (z + 0.5 * numeric)[None]), atol=1e-8)
+    np.testing.assert_allclose(r.objectives[0], objective(z), rtol=EXACT)
+
+
+@pytest.mark.parametrize("size", OURS)
+def test_our_presets_make_pictures_of_their_size_that_reach_their_class(size):
+    model = {28: "mnist", 32: "cifar10", 96: "stl10"}[size]
+    net = models.build(model, seed=0)
+    assert net.input_shape[0] == size and for_size(size) is OURS[size]
+    images = np.random.default_rng(0).integers(0, 256, (50, *net.input_shape)).astype(np.uint8)
+    preset = for_size(size) | {"steps": 6, "views": 1, "parametrization": Spectral.of(images)}
+    r = maximize(net, net.layer_names[-1], [0, 3], **preset)
+    assert r.images.dtype == np.float32 and r.images.min() >= 0 and r.images.max() <= 1
+    assert (r.objectives[r.best_step, [0, 1]] > r.objectives[0]).all()
+
+
+def test_the_preset_of_the_nearest_size_is_taken():
+    assert [for_size(n) is OURS[k] for n, k in ((8, 28), (29, 28), (31, 32), (48, 32), (65, 96), (224, 96))] == [
+        True
+    ] * 6
+    assert hidden(28, dense=True) == OURS[28] | {"objective": "activation"}
+    assert not any(hasattr(r, "adjoint") for r in hidden(96, dense=False)["regularizers"])
+
+
 def test_no_step_returns_the_start(conv):
     start = np.random.default_rng(1).random((2, 8, 9, 3))
     r = maximize(conv, "fc", [0, 1], steps=0, init=start, mean=0.25)
@@ -200,6 +288,7 @@ def test_no_step_returns_the_start(conv):
 
 def test_noise_has_the_stated_width():
     net = Network([layers.Flatten("flatten"), layers.Dense("fc", 1)], (60, 60, 3))
+    assert maximize(net, "fc", 0, steps=0, init="noise", noise=0.3).images.std() == pytest.approx(0.3, rel=0.02)
     start = maximize(net, "fc", 0, steps=0, init="noise", mean=0.5).images
     assert start.std() == pytest.approx(10 / 255, rel=0.02) and start.mean() == pytest.approx(0.5, abs=0.002)
 
@@ -253,6 +342,9 @@ def test_deprocess_sets_each_image_to_mean_half_and_deviation_a_tenth():
     assert (deprocess(np.full((1, 4, 4, 1), 3.0)) == 0.5).all()
 
 
+PRIOR = Spectral.of(np.zeros((2, 8, 9, 3), np.uint8), "float64")
+
+
 @pytest.mark.parametrize(
     "change, named",
     [
@@ -275,6 +367,19 @@ def test_deprocess_sets_each_image_to_mean_half_and_deviation_a_tenth():
         ({"mean": np.zeros((9, 8, 3))}, "mean"),
         ({"mean": np.inf}, "mean: holds NaN or infinite"),
         ({"regularizers": [0.1]}, "regularizers: 0.1"),
+        ({"views": 0}, "views"),
+        ({"noise": -1}, "noise"),
+        ({"noise": np.nan}, "noise"),
+        ({"objective": "loss"}, "objective 'loss'.*log-probability"),
+        ({"layer": "relu1", "objective": "log-probability"}, "objective: .*'relu1' has maps"),
+        ({"parametrization": PRIOR, "mean": 0.5}, "mean: a parametrization has its own"),
+        ({"parametrization": PRIOR, "regularizers": [Blur(1)]}, r"regularizers: Blur.* changes pixels"),
+        ({"parametrization": PRIOR, "regularizers": [Clip(0, 1)]}, r"regularizers: Clip.* changes pixels"),
+        ({"parametrization": Spectral.of(np.zeros((2, 8, 9, 3), np.uint8))}, "parametrization: .*float32.*float64"),
+        (
+            {"parametrization": Spectral.of(np.zeros((2, 9, 8, 3), np.uint8), "float64")},
+            r"parametrization: .*\(9, 8, 3\)",
+        ),
         ({"step_size": 1e308, "steps": 200}, "diverged at step .* smaller step_size"),
     ],
 )

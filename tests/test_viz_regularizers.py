@@ -1,4 +1,4 @@
-"""Penalties have the gradient they claim, the transform its adjoint, the steps the papers' definitions."""
+"""Penalties have the gradient they claim, the steps the papers' definitions."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,6 @@ from viz.regularizers import (
     ClipContribution,
     ClipNorm,
     Decay,
-    Jitter,
     NormProjection,
     TotalVariation,
 )
@@ -94,21 +93,6 @@ def test_steps_keep_float32_and_leave_their_input_alone(step):
     assert (x == before).all() and (y != x).any()
 
 
-def test_jitter_and_its_inverse_are_adjoint_and_cancel(x):
-    jitter, rng = Jitter(3), np.random.default_rng(1)
-    shifts = np.stack([jitter.draw(rng) for _ in x])
-    g = rng.normal(size=x.shape)
-    assert (jitter.unshift(jitter.shift(x, shifts), shifts) == x).all()
-    products = jitter.shift(x, shifts) * g, x * jitter.unshift(g, shifts)
-    assert (np.sort(products[0], None) == np.sort(products[1], None)).all()  # the same terms: no epsilon
-
-
-def test_jitter_draws_every_shift_up_to_its_size_and_none_beyond():
-    rng = np.random.default_rng(0)
-    drawn = {tuple(Jitter(2).draw(rng)) for _ in range(1000)}
-    assert drawn == {(i, j) for i in range(-2, 3) for j in range(-2, 3)}
-
-
 def test_blur_neither_darkens_the_border_nor_changes_the_mean(x):
     flat = np.full((1, 7, 6, 3), 0.8)
     np.testing.assert_allclose(Blur(1.5).apply(flat), flat, rtol=EXACT)
@@ -182,8 +166,6 @@ def test_norm_projection_bounds_pixels_and_keeps_their_direction(x):
         (lambda: TotalVariation(1, V=0), "V"),
         (lambda: BoundedRange(1, alpha=1), "alpha"),
         (lambda: BoundedRange(1, B=0), "B "),
-        (lambda: Jitter(0), "pixels"),
-        (lambda: Jitter(1.5), "pixels"),
     ],
 )
 def test_impossible_constants_are_refused_by_name(make, named):

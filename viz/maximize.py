@@ -1,92 +1,34 @@
-"""Activation maximization: the image that excites a unit most, found by gradient ascent on the pixels.
+"""Activation maximization: the image that excites a unit most, found by gradient ascent.
 
     x* = argmax_x  S(mean + x) - R(x)
 
-S is the unit's activation (for a class: its score before the softmax), R the sum of the penalties. Erhan
-et al. 2009; Simonyan et al. 2013, arXiv:1312.6034; Yosinski et al. 2015, arXiv:1506.06579; Mahendran and
-Vedaldi 2016, arXiv:1512.02017. One iteration:
+S is the unit's activation (for a class: its score before the softmax, or the logarithm of what the softmax makes of
+it), R the sum of the penalties. Erhan et al. 2009; Simonyan et al. 2013, arXiv:1312.6034; Yosinski et al. 2015,
+arXiv:1506.06579; Mahendran and Vedaldi 2016, arXiv:1512.02017; Olah et al. 2017, doi:10.23915/distill.00007. One
+iteration:
 
-    clip -> [shift] -> forward -> seed 1 at the unit -> backward -> [shift back] -> minus penalties' gradients
-         -> step -> decay -> blur -> clip small norms -> clip small contributions -> project norms
+    clip -> image -> [transform] -> forward -> seed at the unit -> backward -> [adjoint] -> minus penalties' gradients
+         -> [to the unknowns] -> step -> decay -> blur -> clip small norms -> clip small contributions -> project norms
 
-All units of a call are one batch, and yet independent: each has its own random numbers and step size.
+All units of a call are one batch, and yet independent: each has its own random numbers and step size. `presets` has
+the constants that are known to work, `regularizers`, `transforms` and `parametrize` the parts.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import log_softmax
 from tqdm import tqdm
 
 from tinycnn.errors import InputError, choose
 
 from .check import units_of
-from .regularizers import (
-    B,
-    Blur,
-    BoundedRange,
-    Clip,
-    ClipContribution,
-    ClipNorm,
-    Decay,
-    Jitter,
-    NormProjection,
-    TotalVariation,
-)
+from .regularizers import B, Blur, Clip, ClipContribution, ClipNorm, Decay, NormProjection
 
-NOISE = 10 / 255  # standard deviation of init="noise"; Yosinski et al. start from N(0, 10) on 255
+NOISE = 10 / 255  # Yosinski et al. start from N(0, 10) on 255
 STEP_ORDER = (Decay, Blur, ClipNorm, ClipContribution, NormProjection)
 OPTIMIZERS = ("constant", "progress", "mahendran", "adam")
-
-# The presets are keyword arguments: maximize(net, "fc2", range(10), **YOSINSKI_SETS[3]).
-# The study's preliminary trial, made with class 3: plain ascent from zeros.
-PRELIMINARY = {"steps": 100, "step_size": 1000.0, "optimizer": "constant", "init": "zeros"}
-
-# Yosinski et al., table 1, for pixels in [0, 1]: a step and its bound shrink by 255^2 (pixels by 255, and
-# the gradient is 255 times larger), the progress 2 of rate = min(max_rate, 2 / ||g||^2) does not.
-YOSINSKI_SETS = (
-    {
-        "steps": 500,
-        "optimizer": "progress",
-        "step_size": 2.0,
-        "max_rate": 100 / 255**2,
-        "init": "noise",
-        "regularizers": (Clip(0, 1), Blur(0.5, 4), ClipNorm(50)),
-    },
-    {
-        "steps": 750,
-        "optimizer": "constant",
-        "step_size": 100 / 255**2,
-        "init": "noise",
-        "regularizers": (Clip(0, 1), Decay(0.3), ClipNorm(20)),
-    },
-    {
-        "steps": 1000,
-        "optimizer": "constant",
-        "step_size": 100 / 255**2,
-        "init": "noise",
-        "regularizers": (Clip(0, 1), Decay(1e-4), Blur(1.0, 4)),
-    },
-    {
-        "steps": 1000,
-        "optimizer": "progress",
-        "step_size": 2.0,
-        "max_rate": 1e8 / 255**2,
-        "init": "noise",
-        "regularizers": (Clip(0, 1), Blur(0.5, 4), ClipContribution(90)),
-    },
-)
-
-# Mahendran and Vedaldi: B, V, alpha, beta, B+ and the optimizer are theirs, for pixels in [0, 1]. Their
-# weights are relative to the unit's largest activation on photographs, which nobody knows beforehand: 1
-# suits logits of order 10, multiply both for a layer with larger activations. Their jitter, a quarter of
-# the net's stride, would be 1 pixel here, too little to matter.
-MAHENDRAN = {
-    "steps": 300,
-    "optimizer": "mahendran",
-    "step_size": 1 / 255,
-    "init": "noise",
-    "regularizers": (Jitter(2), BoundedRange(1.0), TotalVariation(1.0), NormProjection(2 * B)),
-}
+OBJECTIVES = ("activation", "log-probability")
 
 
 @dataclass(frozen=True)
@@ -96,13 +38,13 @@ class Maximization:
     Attributes
     ----------
     images : array (U, H, W, C)
-        The image, mean + x, of the best step of each unit.
+        The image of the best step of each unit.
     last : array (U, H, W, C)
         The image of the last step.
     scores : array (steps + 1, U)
         The activation of the unit for the image of each step, the first being the start.
     objectives : array (steps + 1, U)
-        The scores minus the penalties; equal to `scores` where there is none.
+        What was raised: the scores (or log-probabilities) minus the penalties.
     best_step : array (U,)
         The step with the largest objective, the first where several have it.
     units : array (U,)
@@ -126,14 +68,18 @@ def maximize(
     step_size=0.1,
     regularizers=(),
     init="zeros",
+    noise=NOISE,
     seed=0,
     optimizer="constant",
     max_rate=None,
     mean=0.0,
     position="center",
+    objective="activation",
+    parametrization=None,
+    views=1,
     progress=False,
 ):
-    """Find, for each of `units`, an image that excites it, by gradient ascent on the pixels.
+    """Find, for each of `units`, an image that excites it, by gradient ascent.
 
     Parameters
     ----------
@@ -147,12 +93,14 @@ def maximize(
         Number of gradient steps; the image is evaluated once more, after the last.
     step_size : float
         "constant": the rate. "progress": the wanted gain p per step. "adam", "mahendran": about the change of
-        a pixel per step.
+        a pixel (or coefficient of the parametrization) per step.
     regularizers : sequence
-        Objects of `viz.regularizers`. Penalties add up; steps are applied in the order that stands at the
-        head of this module, whatever their order here.
+        Objects of `viz.regularizers` and `viz.transforms`. Penalties add up, transforms follow each other as given;
+        steps are applied in the order that stands at the head of this module, whatever their order here.
     init : {"zeros", "noise"} or array
-        Where x starts: 0, N(0, 10 / 255), or an array (H, W, C) or (U, H, W, C).
+        Where x starts: 0, N(0, noise), or an array (H, W, C) or (U, H, W, C).
+    noise : float
+        The standard deviation of that start; default 10 / 255.
     seed : int
         Each unit draws from its own generator, made from `seed` and the unit's number.
     optimizer : {"constant", "progress", "mahendran", "adam"}
@@ -164,66 +112,78 @@ def maximize(
         What x is a deviation from: 0, or the mean image of the data.
     position : {"center", "sum"}
         What is excited in a map: its unit at (h // 2, w // 2), or the sum of all its units.
+    objective : {"activation", "log-probability"}
+        What is raised: the unit's activation, or log softmax(activations of the layer) at the unit. The first can be
+        raised by what raises all classes, the second only by what tells the class from the others.
+    parametrization : viz.parametrize.Spectral, optional
+        What the ascent changes instead of pixels: x is then its unknowns, and penalties see the image.
+    views : int
+        With transforms: each step follows the mean gradient of so many copies, each with its own transforms.
     progress : bool
         Show a progress bar.
 
     Returns
     -------
     Maximization
-        With `Jitter`, the scores are those of the images as returned, not of their shifted copies (at the
+        With transforms, the scores are those of the images as returned, not of their transformed copies (at the
         price of a second forward pass).
 
     Raises
     ------
     InputError
-        Unknown layer, optimizer, init or position; a unit that the layer does not have; a step count, rate,
-        mean or array that makes no sense; an ascent that diverges to infinite pixels.
+        Unknown layer, optimizer, init, position or objective; a unit that the layer does not have; a step count,
+        rate, mean or array that makes no sense; an ascent that diverges to infinite pixels.
     """
     net.check_layer(layer)
     units = units_of(net, layer, units)
     choose(optimizer, OPTIMIZERS, "optimizer")
     choose(position, ("center", "sum"), "position")
-    if not (isinstance(steps, (int, np.integer)) and steps >= 0):
-        raise InputError(f"steps: expected a whole number of at least 0, got {steps!r}")
-    if not step_size > 0 or (max_rate is not None and not max_rate > 0):
-        raise InputError(f"step_size and max_rate must be positive, got {step_size} and {max_rate}")
-    clips, jitters, penalties, after = _sort(regularizers)
+    _check(steps, step_size, max_rate, views, noise)
+    if choose(objective, OBJECTIVES, "objective") != "activation" and len(net.shapes[layer]) > 1:
+        raise InputError(f"objective: probabilities are those of a dense layer, and {layer!r} has maps")
+    clips, transforms, penalties, after = _sort(regularizers)
+    if parametrization is not None:
+        _check_parametrization(parametrization, net, mean, clips, after)
     mean = _fit(mean, net.input_shape, net.dtype, "mean")
     rngs = [np.random.default_rng([seed, int(unit)]) for unit in units]
-    x = _start(init, rngs, net)
-    where = _where(net.shapes[layer], units, position)
-    one = np.zeros((len(units), *net.shapes[layer]), net.dtype)  # the scores' derivative at the layer
-    one[where] = 1
+    x = _start(init, rngs, net, noise)
     state, work = {}, net.workspace()
     scores, objectives = np.empty((2, steps + 1, len(units)))
     best = np.full(len(units), -np.inf)
-    best_step, best_x = np.zeros(len(units), int), x.copy()
+    best_step, best_image = np.zeros(len(units), int), np.empty_like(x)
 
     for i in tqdm(range(steps + 1), desc=f"maximize {layer}", disable=not progress, leave=False):
         for clip in clips:
             x = clip.apply(x, mean=mean)
-        trace = net.forward(mean + x, upto=layer, work=work)
-        scores[i] = trace[layer][where].reshape(len(units), -1).sum(1, dtype=np.float64)
-        penalty, penalty_grad = 0.0, 0.0
+        image = mean + x if parametrization is None else parametrization.image(x)
+        trace = net.forward(image, upto=layer, work=work)
+        scores[i], objectives[i], one = _score(trace[layer], units, position, objective)
+        penalty_grad = 0.0
         for r in penalties:
-            value, g = r.value_and_grad(x)
-            penalty, penalty_grad = penalty + value, penalty_grad + g
-        objectives[i] = scores[i] - penalty
+            value, g = r.value_and_grad(x if parametrization is None else image)
+            objectives[i] -= value
+            penalty_grad = penalty_grad + g
         better = objectives[i] > best
-        best[better], best_step[better], best_x[better] = objectives[i, better], i, x[better]
+        best[better], best_step[better], best_image[better] = objectives[i, better], i, image[better]
         if i == steps:
             break  # the last image is evaluated, and kept as it is
 
-        shifts = [np.stack([r.draw(rng) for rng in rngs]) for r in jitters]
-        if jitters:
-            shifted = mean + x
-            for r, by in zip(jitters, shifts):
-                shifted = r.shift(shifted, by)
-            trace = net.forward(shifted, upto=layer, work=work)
+        if transforms:
+            seen, draws = np.repeat(image, views, 0), []
+            for r in transforms:
+                draws.append(np.stack([r.draw(rng, image.shape[1:]) for rng in rngs for _ in range(views)]))
+                seen = r.apply(seen, draws[-1])
+            trace = net.forward(seen, upto=layer, work=work)
+            one = _score(trace[layer], np.repeat(units, views), position, objective)[2]
         g = net.backward(trace, one, at=layer, rule="gradient")
-        for r, by in zip(reversed(jitters), reversed(shifts)):
-            g = r.unshift(g, by)
-        x = x + _move(optimizer, g - penalty_grad, state, i, step_size, max_rate)
+        if transforms:
+            for r, drawn in zip(reversed(transforms), reversed(draws)):
+                g = r.adjoint(g, drawn)
+            g = g.reshape(len(units), views, *g.shape[1:]).mean(1)
+        up = g - penalty_grad
+        if parametrization is not None:
+            up = parametrization.gradient(image, up)
+        x = x + _move(optimizer, up, state, i, step_size, max_rate)
         for r in after:
             x = r.apply(x, gradient=g, iteration=i, mean=mean)
         if not (np.isfinite(x).all() and np.isfinite(objectives[i]).all()):
@@ -231,7 +191,7 @@ def maximize(
                 f"the ascent diverged at step {i}: pixels or scores became infinite; "
                 f"use a smaller step_size than {step_size}"
             )
-    return Maximization(mean + best_x, mean + x, scores, objectives, best_step, units, layer)
+    return Maximization(best_image, image, scores, objectives, best_step, units, layer)
 
 
 def deprocess(x):
@@ -249,21 +209,45 @@ def deprocess(x):
 
 
 def _sort(regularizers):
-    """Split into clips, jitters, penalties and the steps after the gradient's, these in `STEP_ORDER`."""
-    clips, jitters, penalties, after = [], [], [], []
+    """Split into clips, transforms, penalties and the steps after the gradient's, these in `STEP_ORDER`."""
+    clips, transforms, penalties, after = [], [], [], []
     for r in regularizers:
         if isinstance(r, Clip):
             clips.append(r)
-        elif hasattr(r, "unshift"):
-            jitters.append(r)
+        elif hasattr(r, "adjoint"):
+            transforms.append(r)
         elif hasattr(r, "value_and_grad"):
             penalties.append(r)
         elif hasattr(r, "apply"):
             after.append(r)
         else:
-            raise InputError(f"regularizers: {r!r} is none; take them from viz.regularizers")
+            raise InputError(f"regularizers: {r!r} is none; take them from viz.regularizers and viz.transforms")
     after.sort(key=lambda r: STEP_ORDER.index(type(r)) if type(r) in STEP_ORDER else len(STEP_ORDER))
-    return clips, jitters, penalties, after
+    return clips, transforms, penalties, after
+
+
+def _check(steps, step_size, max_rate, views, noise):
+    if not (isinstance(steps, (int, np.integer)) and steps >= 0):
+        raise InputError(f"steps: expected a whole number of at least 0, got {steps!r}")
+    if not (isinstance(views, (int, np.integer)) and views >= 1):
+        raise InputError(f"views: expected a whole number of at least 1, got {views!r}")
+    if not step_size > 0 or (max_rate is not None and not max_rate > 0):
+        raise InputError(f"step_size and max_rate must be positive, got {step_size} and {max_rate}")
+    if not 0 <= noise < np.inf:
+        raise InputError(f"noise: expected a standard deviation, got {noise}")
+
+
+def _check_parametrization(p, net, mean, clips, after):
+    if p.mean.shape != net.input_shape or p.mean.dtype != net.dtype:
+        raise InputError(
+            f"parametrization: it is of {p.mean.dtype} images {p.mean.shape}, the network of {net.dtype} "
+            f"{net.input_shape}"
+        )
+    if np.any(mean):
+        raise InputError("mean: a parametrization has its own, give no other")
+    pixels = [r for r in (*clips, *after) if not isinstance(r, Decay)]
+    if pixels:
+        raise InputError(f"regularizers: {pixels[0]!r} changes pixels, not the unknowns of a parametrization")
 
 
 def _fit(value, shape, dtype, what):
@@ -277,13 +261,25 @@ def _fit(value, shape, dtype, what):
     return value
 
 
-def _start(init, rngs, net):
+def _start(init, rngs, net, noise):
     shape = (len(rngs), *net.input_shape)
     if isinstance(init, str):
         if choose(init, ("zeros", "noise"), "init") == "zeros":
             return np.zeros(shape, net.dtype)
-        return np.stack([rng.normal(0, NOISE, shape[1:]) for rng in rngs]).astype(net.dtype)
+        return np.stack([rng.normal(0, noise, shape[1:]) for rng in rngs]).astype(net.dtype)
     return _fit(init, shape, net.dtype, "init").copy()
+
+
+def _score(y, units, position, objective):
+    """The units' activations (U,), what is raised (U,), and its derivative with respect to y (U, ...)."""
+    where = _where(y.shape[1:], units, position)
+    scores = y[where].reshape(len(units), -1).sum(1, dtype=np.float64)
+    one = np.zeros_like(y)
+    one[where] = 1
+    if objective == "activation":
+        return scores, scores, one
+    log_p = log_softmax(y.astype(np.float64), axis=1)
+    return scores, log_p[where], one - np.exp(log_p).astype(y.dtype)
 
 
 def _where(shape, units, position):

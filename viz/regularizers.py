@@ -1,13 +1,12 @@
-"""What keeps the images of activation maximization natural: steps, penalties and one transform.
+"""What keeps the images of activation maximization natural: steps and penalties.
 
-Plain gradient ascent ends in noise of high frequency and amplitude. Three kinds of remedy, all on
-x (U, H, W, C), the deviation of U images from the mean image:
+Plain gradient ascent ends in noise of high frequency and amplitude. Two kinds of remedy stand here, both on
+x (U, H, W, C), the deviation of U images from the mean image (others: `transforms`, `parametrize`):
 
 steps       ``apply(x, ...) -> x`` after (`Clip`: before) each gradient step: Yosinski et al. 2015,
             arXiv:1506.06579; `NormProjection`: Mahendran and Vedaldi 2016, arXiv:1512.02017
 penalties   ``value_and_grad(x) -> (values (U,), gradient (U, H, W, C))``, subtracted from the score:
             `L2`: Simonyan et al. 2013, arXiv:1312.6034; the others: Mahendran and Vedaldi
-transform   `Jitter`: the network sees a shifted image, the gradient is shifted back
 
 Pixels run over [0, 1]; the papers' constants for [0, 255] are divided by 255.
 """
@@ -211,32 +210,3 @@ class L2:
     def value_and_grad(self, x):
         """Return the penalty of each image (U,), and its gradient like x."""
         return self.weight * (x * x).sum((1, 2, 3)), 2 * self.weight * x
-
-
-@dataclass(frozen=True)
-class Jitter:
-    """The network sees each image shifted by up to `pixels` up, down, left and right, cyclically.
-
-    `shift` is a permutation of the pixels; `unshift` is its inverse and so its adjoint: gradients come
-    back to the place they belong to, and the image does not drift.
-    """
-
-    pixels: int
-
-    def __post_init__(self):
-        _require(
-            isinstance(self.pixels, int) and self.pixels >= 1,
-            f"Jitter: pixels must be a whole number of at least 1, got {self.pixels}",
-        )
-
-    def draw(self, rng):
-        """Return a random shift (rows, columns), each in [-pixels, pixels]."""
-        return rng.integers(-self.pixels, self.pixels + 1, size=2)
-
-    def shift(self, x, shifts):
-        """Return each image of x (U, H, W, C) moved by its own shift of `shifts` (U, 2)."""
-        return np.stack([np.roll(image, tuple(by), axis=(0, 1)) for image, by in zip(x, shifts)])
-
-    def unshift(self, g, shifts):
-        """Return g moved back."""
-        return self.shift(g, -np.asarray(shifts))

@@ -4,7 +4,7 @@
 study's seed and its own name alone, so that it gives the same with or without the others.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
@@ -71,7 +71,7 @@ class Study:
     recipe: Recipe
     histories: dict
     seed: int
-    judges: dict
+    judges: dict = field(default_factory=dict)
     effort: float = 1.0
 
     @property

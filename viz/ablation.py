@@ -1,0 +1,145 @@
+"""Way by way: an image for each class by each method, and what networks that had no part in it make of it.
+
+An image that convinces only the network it was made with shows that network's blind spots. One that networks of
+another seed and of another architecture both name as well has something of the class in it: it is recognised.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import softmax
+
+from . import maximize, presets
+from . import regularizers as r
+from .parametrize import Spectral
+
+ASCENT = {"steps": 300, "optimizer": "adam", "step_size": 0.02, "init": "zeros"}  # of the study's five
+FIVE = {
+    "decay": (r.Decay(0.01), "x shrinks by 1 % a step"),
+    "blur": (r.Blur(0.5, 4), "a Gaussian of 0.5 pixels every 4 steps"),
+    "small norm": (r.ClipNorm(30), "the 30 % of pixels nearest to 0 become 0"),
+    "small contrib.": (r.ClipContribution(50), "the half of the pixels that matters least becomes 0"),
+    "variation": (r.TotalVariation(0.1), "a penalty on differences between neighbours (total variation, weight 0.1)"),
+}
+LEAST = 20  # iterations of an ascent in the shortest run
+LARGE, PATIENCE = 64, 300  # on images of at least so many rows no ascent has more iterations
+STATISTICS = 2000  # training images that the parametrisation is measured on
+PER_CLASS = 100  # training images of a class, of which the surest is shown
+
+
+@dataclass(frozen=True)
+class Way:
+    """An image for each class, all made in one way.
+
+    Attributes
+    ----------
+    name : str
+    raw : array (classes, H, W, C)
+        As they were made.
+    shown : array (classes, H, W, C)
+        As figures show them, in steps of 1 / 255 within [0, 1]: this is judged.
+    scores : array (classes,)
+        The class scores of the raw images.
+    """
+
+    name: str
+    raw: np.ndarray
+    shown: np.ndarray
+    scores: np.ndarray
+
+
+def steps(s, count):
+    """Return the iterations of an ascent that has `count` of them in a full run on small images."""
+    if s.net.input_shape[0] >= LARGE:
+        count = min(count, PATIENCE)
+    return min(count, max(LEAST, round(s.effort * count)))
+
+
+def prior(s):
+    """Return the parametrisation by the statistics of the training images."""
+    return Spectral.of(s.images[:STATISTICS], s.net.dtype)
+
+
+def study_ways(s):
+    """Return the ways of the study: unrestrained, each of its five regularizers alone, all together."""
+    five, color = tuple(step for step, _ in FIVE.values()), _color(s)
+    return [
+        _run(s, "nothing", ASCENT, False),
+        *[_run(s, name, ASCENT | {"regularizers": (step,)}, False) for name, (step, _) in FIVE.items()],
+        _run(s, "all five", ASCENT | {"regularizers": five}, False),
+        _run(s, "all, in [0, 1]", ASCENT | {"regularizers": (*five, r.Clip(0, 1)), "mean": color}),
+    ]
+
+
+def published_ways(s):
+    """Return the ways of Yosinski et al. and of Mahendran and Vedaldi, around the mean colour, and, last, ours."""
+    color = {"mean": _color(s)}
+    return [
+        *[_run(s, f"Yosinski {i}", preset | color) for i, preset in enumerate(presets.YOSINSKI_SETS, 1)],
+        _run(s, "Mahendran", presets.MAHENDRAN | color),
+        _run(s, "ours", presets.for_size(s.net.input_shape[0]) | {"parametrization": prior(s)}),
+    ]
+
+
+def surest(s):
+    """Return, as a way, the training image of each class that the network is most sure of, of the first `PER_CLASS`."""
+    picked = [np.flatnonzero(s.labels == c)[:PER_CLASS] for c in range(len(s.info.classes))]
+    best = [some[softmax(s.net.logits(s.images[some]), axis=1)[:, c].argmax()] for c, some in enumerate(picked)]
+    x = (s.images[best] / 255).astype(s.net.dtype)
+    return Way("training images", x, x, s.net.logits(x).diagonal())
+
+
+def judge(s, way):
+    """Return what is known of a way's images: arrays (classes,) by their names in words.
+
+    The score, the studied network's confidence (softmax) in the class for the images as made and as shown, the total
+    variation of the shown ones, each judge's confidence, and whether all judges name the class ("recognised"; only if
+    there are judges).
+    """
+    verdict = {
+        "score": way.scores,
+        "confidence as made": confidence(s.net, way.raw),
+        "confidence as shown": confidence(s.net, way.shown),
+        "total variation": variation(way.shown),
+    }
+    for name, net in s.judges.items():
+        verdict[f"confidence of {name}"] = confidence(net, way.shown)
+    if s.judges:
+        verdict["recognised"] = np.all([named(net, way.shown) for net in s.judges.values()], axis=0)
+    return verdict
+
+
+def means(verdict):
+    """Return a verdict's means over the classes; of what is recognised the count."""
+    return {name: v.sum() if name == "recognised" else v.mean() for name, v in verdict.items()}
+
+
+def confidence(net, x):
+    """Return the softmax of the class that each image (classes, H, W, C) was made for, (classes,)."""
+    return softmax(net.logits(x).astype(np.float64), axis=1).diagonal()
+
+
+def named(net, x):
+    """Return whether that class is the network's answer, (classes,)."""
+    return net.logits(x).argmax(1) == np.arange(len(x))
+
+
+def variation(x):
+    """Return the mean absolute difference between neighbouring pixels of each image, down and right together."""
+    return sum(np.abs(np.diff(x, axis=axis)).mean((1, 2, 3), dtype=np.float64) for axis in (1, 2))
+
+
+def bits(x):
+    """Return images as 8 bits a colour show them: within [0, 1], in steps of 1 / 255."""
+    return (np.round(255 * np.clip(x, 0, 1)) / 255).astype(x.dtype)
+
+
+def _color(s):
+    return s.images[:10_000].mean((0, 1, 2)) / 255
+
+
+def _run(s, name, arguments, is_picture=True):
+    arguments = arguments | {"steps": steps(s, arguments["steps"])}
+    m = maximize.maximize(s.net, s.output, range(len(s.info.classes)), seed=s.seed, **arguments)
+    shown = m.images if is_picture else maximize.deprocess(m.images)
+    return Way(name, m.images, bits(shown), m.scores[m.best_step].diagonal())
