@@ -139,7 +139,7 @@ def run_dataset(args, name, loaded, clock):
     wanted = [stage for stage in study.STAGES if args.only is None or stage in args.only]
     counts = f"{len(images):,} training and {len(val_images):,} validation images"
     print(f"{info.title}: {counts}, recipe {args.recipe}, {steps:,} steps", flush=True)
-    times = {}
+    times, before = {}, results.timing(out) if args.resume else {}
 
     def say(part, seconds, what):
         """Print one line: what was done, how long it took, how long the rest will."""
@@ -150,8 +150,7 @@ def run_dataset(args, name, loaded, clock):
         print(f"  {part:<24}{took}  {what:<26}{left}".rstrip(), flush=True)
 
     def trained(key, how, steps, seed, **kwargs):
-        """Train one network, or take it from its checkpoint; return it, its history and the seconds."""
-        began = time.perf_counter()
+        """Train one network, or go on from its checkpoint; return it, its history and whether it was kept."""
         net = models.build(
             info.model,
             backend=args.backend,
@@ -165,13 +164,14 @@ def run_dataset(args, name, loaded, clock):
         resume = args.resume and checkpoint.exists()
         val = val_images, val_labels
         history = how.fit(net, images, labels, val, steps=steps, seed=seed, checkpoint=checkpoint, resume=resume)
-        return net, history, None if resume else time.perf_counter() - began
+        return net, history, resume
 
-    net, history, seconds = trained(args.recipe, how, steps, args.seed)
+    net, history, kept = trained(args.recipe, how, steps, args.seed)
+    took = time.perf_counter() - start
     net.save(out / "weights.safetensors")
     histories = results.histories(out, args.recipe, history)
-    say("training", seconds, f"validation {history.val_accuracy[-1]:.1%}")
-    times["training"] = seconds or 0.0
+    say("training", None if kept else took, f"validation {history.val_accuracy[-1]:.1%}")
+    times["training"] = took + (before.get("training", 0.0) if kept else 0.0)
     judges, judged = {}, {}
     if "maximization" in wanted:
         began, fast = time.perf_counter(), recipe("fast", name)
@@ -180,11 +180,11 @@ def run_dataset(args, name, loaded, clock):
             ("another architecture", args.seed + 2, True),
         ):
             key = f"judge-{judge.replace(' ', '-')}"
-            judges[judge], h, seconds = trained(key, fast, recipes.judge_steps(name, steps), seed, deep=deep)
+            judges[judge], h, kept = trained(key, fast, recipes.judge_steps(name, steps), seed, deep=deep)
             judged[judge] = float(h.val_accuracy[-1])
-        times["judges"] = time.perf_counter() - began
-        what = "validation " + ", ".join(f"{v:.1%}" for v in judged.values())
-        say("judges", times["judges"] if seconds is not None else None, what)
+        took = time.perf_counter() - began
+        times["judges"] = took + (before.get("judges", 0.0) if kept else 0.0)
+        say("judges", None if kept else took, "validation " + ", ".join(f"{v:.1%}" for v in judged.values()))
 
     s = study.Study(
         *(net, info, images, labels, val_images, val_labels, masks, history, how, histories, args.seed),
@@ -232,7 +232,7 @@ def run_dataset(args, name, loaded, clock):
         "facts": facts,
         "stages": stages,
         "times": times,
-        "seconds": time.perf_counter() - start,
+        "seconds": sum(times.values()),
     }
 
 

@@ -16,9 +16,9 @@ import pytest
 import run_all
 from tinycnn import Network, data, models
 from tinycnn.data import demo
-from viz import ablation, estimate, figures, results, study
+from viz import ablation, activations, estimate, figures, results, study
 from viz.recipes import Recipe
-from viz.stages import backprop, deconv, space
+from viz.stages import backprop, space
 
 ROOT = Path(__file__).parents[1]
 STAGES = list(study.STAGES)
@@ -62,7 +62,7 @@ def test_every_figure_is_in_the_report_with_caption_and_alt_text(done):
     page = (done / "report.html").read_text()
     files = list((done / "digits").glob("*/*.png"))
     behind = list((done / "digits").glob("*/*.data.json"))  # the images behind scatters and comparisons
-    assert len(behind) == 3 and len(files) >= 15
+    assert len(behind) == 4 and len(files) >= 15
     assert len(re.findall("data:image/(png|webp);base64,", page)) == len(files) + len(behind)
     assert len(page) < 10e6
     for found in (done / "digits").glob("*/result.json"):
@@ -310,7 +310,7 @@ def test_the_pointing_game_is_what_loops_say():
 
 def test_patches_beyond_the_border_are_black_and_in_place():
     images = np.arange(1, 51).reshape(2, 5, 5, 1)
-    patches = deconv._crop(images, np.array([[-1, -2, 2, 1], [3, 3, 6, 6]]))
+    patches = activations.crop(images, np.array([[-1, -2, 2, 1], [3, 3, 6, 6]]))
     assert patches[0, :, :, 0].tolist() == [[0, 0, 0], [0, 0, 1], [0, 0, 6]]
     assert patches[1, :, :, 0].tolist() == [[44, 45, 0], [49, 50, 0], [0, 0, 0]]
 

@@ -109,6 +109,17 @@ def top_images(net, images, layer, k=9, maps=None):
     return TopImages(layer, maps, indices, values.astype(net.dtype), positions, boxes)
 
 
+def crop(images, boxes):
+    """Return the part of each image (N, H, W, C) in its box (N, 4) as of `TopImages`, all of one size.
+
+    What lies beyond the border is 0.
+    """
+    boxes = np.asarray(boxes)
+    pad = int(max(0, -boxes.min(), boxes[:, 2].max() - images.shape[1], boxes[:, 3].max() - images.shape[2]))
+    images = np.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    return np.stack([x[t + pad : b + pad, l + pad : r + pad] for x, (t, l, b, r) in zip(images, boxes)])
+
+
 def strongest(maps):
     """Return for each image of maps (N, H, W, C) the map with the largest SUM of activations, (N,).
 

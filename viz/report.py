@@ -105,11 +105,11 @@ def summary(section):
     """Return what the stages of a data set found, in the order of the summary's columns; None where one was not run.
 
     The shares of the 7 nearest images that have the query's class, in pixels and in the last hidden layer's features;
-    the accuracy of the 10 nearest in the t-SNE plane; the share of generated images that reach their class as shown, by
-    the best of the ways.
+    the accuracy of the 10 nearest in the t-SNE plane; how many classes both other networks recognise in the images that
+    our preset makes.
     """
     found = {stage["name"]: stage["result"].metrics for stage in section["stages"]}
-    pixels = features = plane = reached = None
+    pixels = features = plane = recognised = None
     if "neighbors" in found:
         shares = dict(found["neighbors"]["share of the 7 nearest with the query's class"])
         pixels = shares.pop("pixels")["validation images as queries"]
@@ -117,8 +117,8 @@ def summary(section):
     if "tsne" in found:
         plane = found["tsne"]["all classes"]["10 nearest in the plane, accuracy"]
     if "maximization" in found:
-        reached = max(found["maximization"]["share that reaches its class"]["as shown"].values())
-    return pixels, features, plane, reached
+        recognised = found["maximization"]["ways"]["ours"]["recognised"]
+    return pixels, features, plane, recognised
 
 
 def groups(pictures):

@@ -177,6 +177,16 @@ def histories(folder, kind, history):
     return found
 
 
+def timing(folder):
+    """Return the seconds of each part, {name: seconds}, as ``timing.json`` in `folder` has them; {} without one."""
+    try:
+        return json.loads((Path(folder) / "timing.json").read_text())["seconds"]
+    except FileNotFoundError:
+        return {}
+    except (ValueError, TypeError, KeyError) as e:
+        raise InputError(f"{folder}/timing.json: not the times of a run ({e!r}); remove it") from e
+
+
 def keep(folder, pictures, metrics, seconds, key):
     """Write the pictures and, last, ``result.json``; return the `Result`.
 

@@ -8,7 +8,6 @@ from scipy.special import softmax
 from tinycnn.layers import Conv2D, ReLU
 
 from ..results import Picture
-from .backprop import _crop
 
 SEARCHED = 200  # validation images that hidden units are chosen on
 UNITS = 16
@@ -232,7 +231,7 @@ def _hidden_layers(net):
 
 def _hidden(s, layer, relu):
     """Images for the strongest units of a hidden layer, each above what excites it most in a photograph."""
-    from .. import ablation, figures, maximize, presets
+    from .. import ablation, activations, figures, maximize, presets
 
     units, real, box = _strongest(s, layer, relu)
     preset = presets.hidden(s.net.input_shape[0], box is None)
@@ -240,7 +239,7 @@ def _hidden(s, layer, relu):
     made = ablation.bits(maximize.maximize(s.net, layer, units, seed=s.seed, **preset).images)
     kind, part, where = "unit", "image", ""
     if box is not None:
-        made = _crop(made, np.tile(box, (len(units), 1)))
+        made = activations.crop(made, np.tile(box, (len(units), 1)))
         kind, part, where = "map", f"patch of {made.shape[1]}×{made.shape[2]} pixels", " at the centre of the image"
     half = -(-len(units) // 2)
     tiles = [figures.photo(x[i : i + half]) for i in (0, half) for x in (made, real)]
@@ -278,4 +277,5 @@ def _strongest(s, layer, relu):
     units = np.argsort(-top.values[:, 0], kind="stable")[:UNITS]
     size, stride, offset = (np.array(v) for v in s.net.receptive_field(layer))
     corner = offset + stride * (np.array(shape[:2]) // 2)
-    return units, _crop(images[top.indices[units, 0]], top.boxes[units, 0]), np.concatenate([corner, corner + size])
+    real = activations.crop(images[top.indices[units, 0]], top.boxes[units, 0])
+    return units, real, np.concatenate([corner, corner + size])

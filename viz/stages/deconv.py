@@ -203,7 +203,8 @@ def _patches(s, conv, relu, images, ranked):
     for i in alive:
         x, boxes = images[top.indices[i]], top.boxes[i]
         back, _ = deconvnet.project(s.net, x, relu, top.maps[i], positions=top.positions[i])
-        tiles += [_nine(figures.signed(_crop(back, boxes))), _nine(figures.photo(_crop(x, boxes)))]
+        back, x = activations.crop(back, boxes), activations.crop(x, boxes)
+        tiles += [_nine(figures.signed(back)), _nine(figures.photo(x))]
         captions += [f"map {top.maps[i]}", ""]
     size, title = top.boxes[0, 0, 2] - top.boxes[0, 0, 0], f"What excites maps of {conv} most"
     numbers = ", ".join(map(str, top.maps[alive]))
@@ -232,13 +233,6 @@ def _patches(s, conv, relu, images, ranked):
             tab=conv,
         )
     ]
-
-
-def _crop(images, boxes):
-    """The box (top, left, bottom, right) of each image; 0 beyond its border."""
-    pad = int(max(0, -boxes.min(), boxes[:, 2].max() - images.shape[1], boxes[:, 3].max() - images.shape[2]))
-    images = np.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-    return np.stack([x[t + pad : b + pad, l + pad : r + pad] for x, (t, l, b, r) in zip(images, boxes)])
 
 
 def _nine(tiles):
