@@ -82,7 +82,9 @@ def test_resume_keeps_what_is_done_and_does_again_what_is_damaged(done, capsys):
     (done / "digits" / "filters" / "filters.png").write_bytes(b"cut")
     assert call(["--steps", 12, "--seed", 3, "--out", done, "--resume"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
-    assert {line[0]: line[1] == "kept" for line in lines} == {stage: stage != "filters" for stage in STAGES}
+    assert {line[0]: line[1] == "kept" for line in lines} == {
+        part: part != "filters" for part in ("training", "judges", *STAGES)
+    }
     changed = {p.parent.name for p, t in times.items() if p.stat().st_mtime_ns != t}
     assert changed == {"filters"}
     assert (done / "digits" / "metrics.json").read_bytes() == before

@@ -72,6 +72,13 @@ def test_progress_gains_the_same_at_every_step_of_every_unit_until_the_rate_is_b
     np.testing.assert_allclose(r.last, 4 * 0.01 * w, rtol=EXACT)
 
 
+def test_a_normalized_step_is_as_long_for_every_unit(linear):
+    net, w, _ = linear
+    r = maximize(net, "fc", range(4), steps=3, step_size=0.2, optimizer="normalized")
+    sizes = np.sqrt((w * w).mean((1, 2, 3), keepdims=True))
+    np.testing.assert_allclose(r.last, 3 * 0.2 * w / sizes, rtol=EXACT)
+
+
 def test_adam_moves_every_pixel_by_the_step_size_where_the_gradient_is_constant(linear):
     net, w, _ = linear
     r = maximize(net, "fc", range(4), steps=7, step_size=0.1, optimizer="adam")
@@ -197,26 +204,26 @@ def prior(conv):
     return Spectral.of(np.clip(y, 0, 255).astype(np.uint8), "float64")
 
 
-def softmax_at(logits, unit):
-    e = np.exp(logits)
-    return e[unit] / e.sum()
+def log_odds(logits, unit):
+    p = np.exp(logits[unit]) / np.exp(logits).sum()
+    return np.log(p / (1 - p))
 
 
-def test_the_log_probability_s_gradient_agrees_with_central_differences(conv):
+def test_the_gradient_of_the_log_odds_agrees_with_central_differences(conv):
     """One plain step of size 1 moves the image by the gradient."""
     start = np.random.default_rng(3).random((8, 9, 3))
-    r = maximize(conv, "fc", [1, 4], steps=1, step_size=1.0, init=start, objective="log-probability")
+    r = maximize(conv, "fc", [1, 4], steps=1, step_size=1.0, init=start, objective="log-odds")
     numeric = np.empty((2, *start.shape))
     for i in np.ndindex(*start.shape):
         h = np.zeros_like(start)
         h[i] = 1e-5
         up, down = (conv.logits((start + d)[None])[0] for d in (h, -h))
         for n, unit in enumerate((1, 4)):
-            numeric[n][i] = (np.log(softmax_at(up, unit)) - np.log(softmax_at(down, unit))) / 2e-5
+            numeric[n][i] = (log_odds(up, unit) - log_odds(down, unit)) / 2e-5
     np.testing.assert_allclose(r.last - start, numeric, atol=1e-6 * np.abs(numeric).max())
     logits = conv.logits(start[None])[0]
     np.testing.assert_allclose(r.scores[0], logits[[1, 4]], rtol=EXACT)
-    np.testing.assert_allclose(r.objectives[0], [np.log(softmax_at(logits, u)) for u in (1, 4)], rtol=EXACT)
+    np.testing.assert_allclose(r.objectives[0], [log_odds(logits, u) for u in (1, 4)], rtol=EXACT)
 
 
 def test_a_step_follows_the_mean_gradient_of_the_transformed_copies(conv):
@@ -243,9 +250,9 @@ def test_the_unknowns_of_a_parametrisation_ascend_by_the_chain_rule(conv, prior)
 
     def objective(z):
         image = prior.image(z[None])
-        return np.log(softmax_at(conv.logits(image)[0], 3)) - penalty.value_and_grad(image)[0][0]
+        return log_odds(conv.logits(image)[0], 3) - penalty.value_and_grad(image)[0][0]
 
-    arguments = {"objective": "log-probability", "parametrization": prior, "regularizers": [penalty, Decay(0.25)]}
+    arguments = {"objective": "log-odds", "parametrization": prior, "regularizers": [penalty, Decay(0.25)]}
     r = maximize(conv, "fc", 3, steps=1, step_size=0.5, init=z, **arguments)
     numeric = np.empty_like(z)
     for i in np.ndindex(*z.shape):
@@ -302,7 +309,7 @@ def test_pixels_stay_within_the_clip_and_the_norm_bound(conv):
 
 def test_a_dead_unit_leaves_its_image_alone_under_every_optimizer(conv):
     conv.params["conv1"]["b"][2] = -50
-    for optimizer in ("constant", "progress", "mahendran", "adam"):
+    for optimizer in ("constant", "progress", "normalized", "mahendran", "adam"):
         r = maximize(conv, "relu1", 2, steps=3, step_size=0.1, optimizer=optimizer, init="noise")
         assert (r.last == r.images).all() and np.isfinite(r.last).all() and (r.scores == 0).all()
 
@@ -370,8 +377,8 @@ PRIOR = Spectral.of(np.zeros((2, 8, 9, 3), np.uint8), "float64")
         ({"views": 0}, "views"),
         ({"noise": -1}, "noise"),
         ({"noise": np.nan}, "noise"),
-        ({"objective": "loss"}, "objective 'loss'.*log-probability"),
-        ({"layer": "relu1", "objective": "log-probability"}, "objective: .*'relu1' has maps"),
+        ({"objective": "loss"}, "objective 'loss'.*log-odds"),
+        ({"layer": "relu1", "objective": "log-odds"}, "objective: .*'relu1' has maps"),
         ({"parametrization": PRIOR, "mean": 0.5}, "mean: a parametrization has its own"),
         ({"parametrization": PRIOR, "regularizers": [Blur(1)]}, r"regularizers: Blur.* changes pixels"),
         ({"parametrization": PRIOR, "regularizers": [Clip(0, 1)]}, r"regularizers: Clip.* changes pixels"),

@@ -2,8 +2,8 @@
 
     x* = argmax_x  S(mean + x) - R(x)
 
-S is the unit's activation (for a class: its score before the softmax, or the logarithm of what the softmax makes of
-it), R the sum of the penalties. Erhan et al. 2009; Simonyan et al. 2013, arXiv:1312.6034; Yosinski et al. 2015,
+S is the unit's activation (for a class: its score before the softmax, or the logarithm of its odds against all others),
+R the sum of the penalties. Erhan et al. 2009; Simonyan et al. 2013, arXiv:1312.6034; Yosinski et al. 2015,
 arXiv:1506.06579; Mahendran and Vedaldi 2016, arXiv:1512.02017; Olah et al. 2017, doi:10.23915/distill.00007. One
 iteration:
 
@@ -17,7 +17,7 @@ the constants that are known to work, `regularizers`, `transforms` and `parametr
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import log_softmax
+from scipy.special import logsumexp
 from tqdm import tqdm
 
 from tinycnn.errors import InputError, choose
@@ -27,8 +27,8 @@ from .regularizers import B, Blur, Clip, ClipContribution, ClipNorm, Decay, Norm
 
 NOISE = 10 / 255  # Yosinski et al. start from N(0, 10) on 255
 STEP_ORDER = (Decay, Blur, ClipNorm, ClipContribution, NormProjection)
-OPTIMIZERS = ("constant", "progress", "mahendran", "adam")
-OBJECTIVES = ("activation", "log-probability")
+OPTIMIZERS = ("constant", "progress", "normalized", "mahendran", "adam")
+OBJECTIVES = ("activation", "log-odds")
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Maximization:
     scores : array (steps + 1, U)
         The activation of the unit for the image of each step, the first being the start.
     objectives : array (steps + 1, U)
-        What was raised: the scores (or log-probabilities) minus the penalties.
+        What was raised: the scores (or log-odds) minus the penalties.
     best_step : array (U,)
         The step with the largest objective, the first where several have it.
     units : array (U,)
@@ -92,8 +92,8 @@ def maximize(
     steps : int
         Number of gradient steps; the image is evaluated once more, after the last.
     step_size : float
-        "constant": the rate. "progress": the wanted gain p per step. "adam", "mahendran": about the change of
-        a pixel (or coefficient of the parametrization) per step.
+        "constant": the rate. "progress": the wanted gain p per step. "normalized": the root mean square of the
+        change of a pixel (or coefficient of the parametrization) per step. "adam", "mahendran": about its size.
     regularizers : sequence
         Objects of `viz.regularizers` and `viz.transforms`. Penalties add up, transforms follow each other as given;
         steps are applied in the order that stands at the head of this module, whatever their order here.
@@ -103,18 +103,20 @@ def maximize(
         The standard deviation of that start; default 10 / 255.
     seed : int
         Each unit draws from its own generator, made from `seed` and the unit's number.
-    optimizer : {"constant", "progress", "mahendran", "adam"}
-        x += step_size g; x += min(max_rate, step_size / ||g||^2) g (Yosinski et al.); Mahendran and Vedaldi's
-        momentum over a decaying root of squares; Adam.
+    optimizer : {"constant", "progress", "normalized", "mahendran", "adam"}
+        x += step_size g; x += min(max_rate, step_size / ||g||^2) g (Yosinski et al.); x += step_size g / rms(g), as
+        long for a weak unit as for a strong one; Mahendran and Vedaldi's momentum over a decaying root of squares;
+        Adam.
     max_rate : float, optional
         The bound on the rate of "progress".
     mean : float or array that broadcasts to (H, W, C)
         What x is a deviation from: 0, or the mean image of the data.
     position : {"center", "sum"}
         What is excited in a map: its unit at (h // 2, w // 2), or the sum of all its units.
-    objective : {"activation", "log-probability"}
-        What is raised: the unit's activation, or log softmax(activations of the layer) at the unit. The first can be
-        raised by what raises all classes, the second only by what tells the class from the others.
+    objective : {"activation", "log-odds"}
+        What is raised: the unit's activation y_c, or y_c - log sum_{j != c} exp(y_j) = log(p / (1 - p)), p its share in
+        the layer's softmax. The first can be raised by what raises all classes, the second only by what tells the
+        class from the others; unlike log p it does not level off once the class is reached.
     parametrization : viz.parametrize.Spectral, optional
         What the ascent changes instead of pixels: x is then its unknowns, and penalties see the image.
     views : int
@@ -140,7 +142,7 @@ def maximize(
     choose(position, ("center", "sum"), "position")
     _check(steps, step_size, max_rate, views, noise)
     if choose(objective, OBJECTIVES, "objective") != "activation" and len(net.shapes[layer]) > 1:
-        raise InputError(f"objective: probabilities are those of a dense layer, and {layer!r} has maps")
+        raise InputError(f"objective: odds are those of a dense layer's units, and {layer!r} has maps")
     clips, transforms, penalties, after = _sort(regularizers)
     if parametrization is not None:
         _check_parametrization(parametrization, net, mean, clips, after)
@@ -278,8 +280,9 @@ def _score(y, units, position, objective):
     one[where] = 1
     if objective == "activation":
         return scores, scores, one
-    log_p = log_softmax(y.astype(np.float64), axis=1)
-    return scores, log_p[where], one - np.exp(log_p).astype(y.dtype)
+    others = np.where(one, -np.inf, y.astype(np.float64))
+    against = logsumexp(others, axis=1)
+    return scores, scores - against, one - np.exp(others - against[:, None]).astype(y.dtype)
 
 
 def _where(shape, units, position):
@@ -297,11 +300,13 @@ def _move(optimizer, g, state, i, step_size, max_rate):
     dtype = g.dtype.type
     if optimizer == "constant":
         return dtype(step_size) * g
-    if optimizer == "progress":
-        square = (g.astype(np.float64) ** 2).sum((1, 2, 3), keepdims=True)
-        no_step = np.zeros_like(square)  # where there is no gradient
-        rate = np.divide(step_size, square, out=no_step, where=square > 0)
-        return np.minimum(rate, np.inf if max_rate is None else max_rate).astype(g.dtype) * g
+    if optimizer in ("progress", "normalized"):
+        size = (g.astype(np.float64) ** 2).sum((1, 2, 3), keepdims=True)
+        if optimizer == "normalized":
+            size = np.sqrt(size / g[0].size)
+        no_step = np.zeros_like(size)  # where there is no gradient
+        rate = np.divide(step_size, size, out=no_step, where=size > 0)
+        return (np.minimum(rate, np.inf if max_rate is None else max_rate) * g).astype(g.dtype)
     if not state:
         state["m"], state["v"] = np.zeros_like(g), np.zeros_like(g)
     m, v = state["m"], state["v"]

@@ -116,7 +116,7 @@ def _about_the_published(s):
     from .. import ablation, presets
 
     ours = presets.for_size(s.net.input_shape[0])
-    moved, noise = ours["regularizers"]
+    moved, noise, decay = ours["regularizers"]
     full = [preset["steps"] for preset in presets.YOSINSKI_SETS]
     *four, fifth, last = (ablation.steps(s, n) for n in (*full, presets.MAHENDRAN["steps"], ours["steps"]))
     cut = "" if four == full else f" (published: {', '.join(map(str, full))})"
@@ -124,11 +124,12 @@ def _about_the_published(s):
         "The four sets of Yosinski et al. 2015 (1: blur, small norms to 0; 2: decay, small norms to 0; 3: decay, blur; "
         f"4: blur, small contributions to 0), {', '.join(map(str, four))} iterations{cut}; Mahendran and Vedaldi 2016 "
         f"(bounded range, total variation, jitter), {fifth} iterations. These raise the class score ({s.output}), "
-        "from noise around the mean colour. Ours raises the logarithm of the class's probability, which what speaks "
-        f"for all classes does not raise: {last} iterations of Adam, rate {ours['step_size']}, on cosine coefficients "
-        f"of decorrelated colours in units of their deviation among {min(ablation.STATISTICS, len(s.images)):,} "
-        f"training images, each along the mean gradient of {ours['views']} copies, moved by up to {moved.shift:.3g} "
-        f"pixels, turned by up to {moved.degrees:g} degrees, scaled by up to {moved.scale:g} and with noise of "
+        "from noise around the mean colour. Ours raises the logarithm of the class's odds against all others, which "
+        f"what speaks for every class does not raise: {last} iterations of Adam, rate {ours['step_size']}, on cosine "
+        "coefficients of decorrelated colours, in units of their deviation among "
+        f"{min(ablation.STATISTICS, len(s.images)):,} training images and with a decay of {100 * decay.theta:g} % a "
+        f"step, each along the mean gradient of {ours['views']} copies, moved by up to {moved.shift:.3g} pixels, "
+        f"turned by up to {moved.degrees:g} degrees, scaled by up to {moved.scale:g} and with noise of "
         f"{noise.sigma:g}. Seed {s.seed} for all. The images are shown as they are, within [0, 1]."
     )
 
@@ -247,9 +248,10 @@ def _hidden(s, layer, relu):
     return Picture(
         f"units-{layer}",
         title,
-        f"The {len(units)} {kind}s of {layer}, of {s.net.shapes[layer][-1]}, that answer most to one of {searched} "
-        f"validation images. Upper rows: the {part} made to excite the {kind}{where}, by gradient ascent on its "
-        f"activation before the ReLU, {preset['steps']} iterations of Adam in our parametrisation, seed {s.seed}. "
+        f"{len(units)} of the {s.net.shapes[layer][-1]} {kind}s of {layer}: those that answer most to one of "
+        f"{searched} validation images, where possible each to another. Upper rows: the {part} made to excite the "
+        f"{kind}{where}, by gradient ascent on its activation before the ReLU, {preset['steps']} iterations "
+        f"({preset['optimizer']} steps) on the coefficients of our preset, with decay, seed {s.seed}. "
         f"Below each the {part} of a validation image that excites it most (what is beyond the image is black). "
         f"Number: the {kind}. {_short(s)}{s.made} Read: what both have in common is what the {kind} answers to.",
         f"{len(units)} pairs of a generated and a real {part}, for the strongest {kind}s of {layer}.",
@@ -271,11 +273,18 @@ def _strongest(s, layer, relu):
     images, shape = s.val_images[:SEARCHED], s.net.shapes[layer]
     if len(shape) == 1:
         answers = s.net.features(images, relu)
-        units = np.argsort(-answers.max(0), kind="stable")[:UNITS]
+        units = _choose(answers.max(0), answers.argmax(0))
         return units, images[answers.argmax(0)[units]], None
     top = activations.top_images(s.net, images, relu, k=1)
-    units = np.argsort(-top.values[:, 0], kind="stable")[:UNITS]
+    units = _choose(top.values[:, 0], top.indices[:, 0])
     size, stride, offset = (np.array(v) for v in s.net.receptive_field(layer))
     corner = offset + stride * (np.array(shape[:2]) // 2)
     real = activations.crop(images[top.indices[units, 0]], top.boxes[units, 0])
     return units, real, np.concatenate([corner, corner + size])
+
+
+def _choose(strength, image):
+    """The units that answer most, each to another image; if images run out, the strongest of the others too."""
+    order = np.argsort(-strength, kind="stable")
+    firsts = np.sort(np.unique(image[order], return_index=True)[1])
+    return order[np.concatenate([firsts, np.setdiff1d(np.arange(len(order)), firsts)])][:UNITS]
