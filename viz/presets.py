@@ -59,7 +59,7 @@ MAHENDRAN = {
 }
 
 
-def _ours(size, noise, **changes):
+def _ours(size, noise, decay=0.05, **changes):
     """The constants that all sizes share: a copy is moved by up to a tenth of its size."""
     return {
         "steps": 150,
@@ -69,16 +69,16 @@ def _ours(size, noise, **changes):
         "noise": 0.3,
         "objective": "log-odds",
         "views": 2,
-        "regularizers": (Affine(shift=size / 10, degrees=10, scale=1.15), Noise(noise), Decay(0.05)),
+        "regularizers": (Affine(shift=size / 10, degrees=10, scale=1.15), Noise(noise), Decay(decay)),
     } | changes
 
 
 # Ours, for each size of image: on the unknowns of `parametrize.Spectral`, in units of their deviation among the
 # training images. The odds, because raising a score also adds what speaks for every class; decay, so that only what
-# speaks for the class at every step remains (no unknown can exceed step_size / theta = 2 deviations for long); a start
+# speaks for the class at every step remains (at most step_size / theta, 2 deviations or 1, of an unknown); a start
 # wide enough that the image need not be symmetric, as the mean of all flipped images is; noise as strong as the
 # images bear: a digit in noise of 0.5 is still a digit.
-MNIST_28 = _ours(28, 0.5)
+MNIST_28 = _ours(28, 0.5, 0.1)
 COLOR_32 = _ours(32, 0.1)
 COLOR_96 = _ours(96, 0.1, steps=100)
 OURS = {28: MNIST_28, 32: COLOR_32, 96: COLOR_96}
