@@ -164,7 +164,7 @@ def sheet(
     for i, row in enumerate(rows or []):
         text(left - 10, header + i * step_y + h / 2, row, size=11 * k, ha="right", va="center")
     for i, label in enumerate(captions or []):
-        x, y = xs[i % columns] + w / 2, header + i // columns * step_y + h + 3 * k
+        x, y = xs[i % columns] + w / 2, header + i // columns * step_y + h + (3 if frames is None else 6) * k
         color = frames[i] if frames is not None and frames[i] else INK
         text(x, y, label, size=size, ha="center", color=color)
     for i, color in enumerate([] if frames is None else frames):
