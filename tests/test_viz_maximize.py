@@ -281,6 +281,7 @@ def test_the_preset_of_the_nearest_size_is_taken():
     ] * 6
     assert hidden(28, dense=True) == OURS[28] | {"objective": "activation"}
     assert not any(hasattr(r, "adjoint") for r in hidden(96, dense=False)["regularizers"])
+    assert hidden(96, dense=False)["step_size"] == pytest.approx(hidden(32, dense=False)["step_size"] / 3)
 
 
 def test_no_step_returns_the_start(conv):

@@ -175,7 +175,8 @@ def sheet(
     for i, row in enumerate(rows or []):
         text(left - 10, header + i * step_y + h / 2, row, size=11 * k, ha="right", va="center")
     for i, label in enumerate(captions or []):
-        x, y = xs[i % columns] + w / 2, header + i // columns * step_y + h + 4 * k + 1.6 * size
+        below = (4 if frames is None else 7) * k + 1.6 * size  # a frame takes some room
+        x, y = xs[i % columns] + w / 2, header + i // columns * step_y + h + below
         color = frames[i] if frames is not None and frames[i] else INK
         for j, line in enumerate(label.split("\n")):
             text(x, y + j * 2.5 * size, line, size=size, ha="center", va="baseline", color=color)

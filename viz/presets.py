@@ -93,8 +93,8 @@ def hidden(pixels, dense):
     """Return our preset for hidden units; a map's unit sees one place, so that its image must not move.
 
     Steps along the gradient itself, not Adam's: in the small field of a map's unit few coefficients matter, and Adam
-    would raise the others as much.
+    would raise the others as much. The larger the image, the shorter: all of a step goes into that one small field.
     """
     if dense:
         return for_size(pixels) | {"objective": "activation"}
-    return {"steps": 60, "optimizer": "normalized", "step_size": 0.1, "regularizers": (Decay(0.1),)}
+    return {"steps": 60, "optimizer": "normalized", "step_size": 3 / pixels, "regularizers": (Decay(0.1),)}
