@@ -257,15 +257,16 @@ def test_a_recipe_says_all_that_it_switches_on():
     assert str(Recipe(9, 3)) == "Adam 0.0001, batches of 100"
 
 
-def test_an_estimate_goes_by_the_pace_of_what_was_done_and_passes_over_what_was_kept():
+def test_an_estimate_goes_by_the_pace_of_what_was_done_and_passes_over_what_was_kept(monkeypatch):
+    monkeypatch.setattr(estimate, "BELIEF", 10)
     clock = estimate.Estimate({"a": 10.0, "b": 30.0, "c": 5.0, "d": 100.0})
     assert clock.left() == 145
-    clock.done("a", 20.0)
-    assert clock.left() == 2 * 135
+    clock.done("a", 30.0)
+    assert clock.left() == 2 * 135  # with the belief, 40 seconds for what usually takes 20
     clock.done("d")
     assert clock.left() == 2 * 35
-    clock.done("b", 20.0)
-    assert clock.left() == 5  # 40 seconds for what usually takes 40
+    clock.done("b", 10.0)
+    assert clock.left() == 5
 
 
 def test_every_stage_has_its_usual_time():

@@ -17,6 +17,7 @@ STAGES = {
     "neighbors": (6, 12, 40),
     "maximization": (40, 60, 360),
 }
+BELIEF = 60  # seconds: a run counts as if so many had already gone by at the usual pace; the first parts say little
 
 
 class Estimate:
@@ -29,7 +30,7 @@ class Estimate:
     """
 
     def __init__(self, parts):
-        self._left, self._usual, self._took = dict(parts), 0.0, 0.0
+        self._left, self._usual, self._took = dict(parts), BELIEF, BELIEF
 
     def done(self, key, seconds=None):
         """Part `key` took `seconds`; None: there was nothing to do, which says nothing about the rest."""
@@ -39,8 +40,7 @@ class Estimate:
 
     def left(self):
         """Return the seconds that the remaining parts will take if they go on as those before."""
-        pace = self._took / self._usual if self._usual else 1.0
-        return pace * sum(self._left.values())
+        return self._took / self._usual * sum(self._left.values())
 
 
 def parts(info, steps, judge_steps, stages, effort=1.0):
