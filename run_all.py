@@ -139,7 +139,7 @@ def run_dataset(args, name, loaded, clock):
     wanted = [stage for stage in study.STAGES if args.only is None or stage in args.only]
     counts = f"{len(images):,} training and {len(val_images):,} validation images"
     print(f"{info.title}: {counts}, recipe {args.recipe}, {steps:,} steps", flush=True)
-    times, before = {}, results.timing(out) if args.resume else {}
+    times, before = {}, results.timing(out, args.recipe) if args.resume else {}
 
     def say(part, seconds, what):
         """Print one line: what was done, how long it took, how long the rest will."""
@@ -225,7 +225,7 @@ def run_dataset(args, name, loaded, clock):
     files.write_text(out / "metrics.json", results.dumps(metrics))
     files.write_text(
         out / "timing.json",
-        results.dumps({"seconds": times, "date": datetime.now().isoformat("T", "seconds")}),
+        results.dumps({"seconds": times, "recipe": args.recipe, "date": datetime.now().isoformat("T", "seconds")}),
     )
     return {
         "info": info,

@@ -241,7 +241,9 @@ def test_both_recipes_of_a_folder_share_the_curve_and_each_resumes_its_own(tmp_p
     assert "of the other recipes" in caption
     assert (folder / "training_curve" / "curve.png").read_bytes() != alone
     weights = (folder / "weights.safetensors").read_bytes()
+    took = results.timing(folder, "fast")["training"]
     assert call([*argv, "--recipe", "fast", "--resume"]) == 0 and "kept" in capsys.readouterr().out
+    assert results.timing(folder, "fast")["training"] > took > 0 and results.timing(folder, "study") == {}
     assert (folder / "weights.safetensors").read_bytes() == weights
     (folder / "history-study.json").write_text("[1")
     assert call([*argv, "--recipe", "fast", "--resume"]) == 2

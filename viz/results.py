@@ -177,10 +177,11 @@ def histories(folder, kind, history):
     return found
 
 
-def timing(folder):
-    """Return the seconds of each part, {name: seconds}, as ``timing.json`` in `folder` has them; {} without one."""
+def timing(folder, recipe):
+    """Return the seconds of each part, {name: seconds}, of the last run in `folder`; {} if it had another recipe."""
     try:
-        return json.loads((Path(folder) / "timing.json").read_text())["seconds"]
+        found = json.loads((Path(folder) / "timing.json").read_text())
+        return found["seconds"] if found["recipe"] == recipe else {}
     except FileNotFoundError:
         return {}
     except (ValueError, TypeError, KeyError) as e:
