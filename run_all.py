@@ -106,7 +106,7 @@ def run(args, command):
     plan = {}
     for name, info in infos.items():
         steps = args.steps or recipe(args.recipe, name).steps
-        judge = recipes.judge_steps(name, steps) if "maximization" in stages else 0
+        judge = recipes.judge(name, effort(args, name)).steps if "maximization" in stages else 0
         plan |= estimate.parts(info, steps, judge, stages, effort(args, name))
     clock = estimate.Estimate(plan)
 
@@ -174,13 +174,13 @@ def run_dataset(args, name, loaded, clock):
     times["training"] = took + (before.get("training", 0.0) if kept else 0.0)
     judges, judged = {}, {}
     if "maximization" in wanted:
-        began, fast = time.perf_counter(), recipe("fast", name)
+        began, as_judge = time.perf_counter(), recipes.judge(name, effort(args, name))
         for judge, seed, deep in (
             ("another seed", args.seed + 1, False),
             ("another architecture", args.seed + 2, True),
         ):
             key = f"judge-{judge.replace(' ', '-')}"
-            judges[judge], h, kept = trained(key, fast, recipes.judge_steps(name, steps), seed, deep=deep)
+            judges[judge], h, kept = trained(key, as_judge, as_judge.steps, seed, deep=deep)
             judged[judge] = float(h.val_accuracy[-1])
         took = time.perf_counter() - began
         times["judges"] = took + (before.get("judges", 0.0) if kept else 0.0)
@@ -192,7 +192,7 @@ def run_dataset(args, name, loaded, clock):
         effort(args, name),
     )
     facts = (info, how, args.seed, s.effort, {kind: h.to_dict() for kind, h in histories.items()})
-    facts += (recipe("fast", name), recipes.judge_steps(name, steps))  # which determine the judges
+    facts += (recipes.judge(name, s.effort),)  # which determines the judges
     key = results.fingerprint(net, (images, labels, val_images, val_labels), facts)
     stages = []
     for stage, function in study.STAGES.items():

@@ -2,20 +2,20 @@
 
 # Seconds on two cores, by the study's network: a step of training, one of the deep network, and each stage.
 MODELS = ("mnist", "cifar10", "stl10")
-STEP = (0.05, 0.1, 0.95)
+STEP = (0.05, 0.08, 0.85)
 DEEP_STEP = (0.02, 0.03, 0.25)
 STAGES = {
-    "training_curve": (2, 3, 8),
-    "activation_maps": (1, 3, 4),
-    "filters": (1, 1, 1),
-    "maximal_activation_maps": (1, 1, 4),
-    "unpooling": (1, 3, 20),
-    "strongest_maps": (2, 4, 20),
-    "saliency": (1, 2, 3),
-    "layer_backprop": (1, 2, 8),
-    "tsne": (12, 14, 18),
-    "neighbors": (6, 12, 40),
-    "maximization": (40, 60, 360),
+    "training_curve": (3, 6, 13),
+    "activation_maps": (0.5, 0.5, 0.5),
+    "filters": (0.2, 0.2, 0.2),
+    "maximal_activation_maps": (0.5, 0.5, 0.5),
+    "unpooling": (1, 2, 10),
+    "strongest_maps": (2, 4, 14),
+    "saliency": (0.5, 0.5, 0.5),
+    "layer_backprop": (0.5, 0.5, 1),
+    "tsne": (7, 10, 14),
+    "neighbors": (8, 8, 40),
+    "maximization": (50, 70, 320),
 }
 BELIEF = 60  # seconds: a run counts as if so many had already gone by at the usual pace; the first parts say little
 

@@ -6,7 +6,7 @@ arXiv:1711.05101), dropout (Srivastava et al. 2014), images moved and flipped, a
 Juditsky 1992).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tinycnn import optim, train
 
@@ -113,9 +113,10 @@ REPORTED = {  # by the study, of its own runs of the study's recipes: (accuracy,
 JUDGE_STEPS = {"digits": 150, "shapes": 400, "mnist": 400, "cifar10": 1500, "stl10": 400}
 
 
-def judge_steps(name, steps):
-    """Steps of each network that judges generated images, where the network itself takes `steps`; by recipe "fast"."""
-    return min(steps, JUDGE_STEPS.get(name, JUDGE_STEPS["stl10"]))
+def judge(name, effort=1.0):
+    """Return how each network is trained that judges generated images, by recipe "fast"; `effort` is a share of it."""
+    steps = max(1, round(effort * JUDGE_STEPS.get(name, JUDGE_STEPS["stl10"])))
+    return replace(recipe("fast", name), steps=steps, eval_every=steps)
 
 
 def recipe(kind, name):
