@@ -102,7 +102,7 @@ def run(args, command):
     for info in infos.values():
         check_writable(args.out / info.name)
     loaded = {name: study.load(name, args.data_dir, args.download, args.protocol) for name in infos}
-    stages = [stage for stage in study.STAGES if args.only is None or stage in args.only]
+    stages = chosen(args)
     plan = {}
     for name, info in infos.items():
         steps = args.steps or recipe(args.recipe, name).steps
@@ -136,7 +136,7 @@ def run_dataset(args, name, loaded, clock):
     out = args.out / info.name
     how = recipe(args.recipe, name)
     steps = args.steps or how.steps
-    wanted = [stage for stage in study.STAGES if args.only is None or stage in args.only]
+    wanted = chosen(args)
     counts = f"{len(images):,} training and {len(val_images):,} validation images"
     print(f"{info.title}: {counts}, recipe {args.recipe}, {steps:,} steps", flush=True)
     times, before = {}, results.timing(out, args.recipe) if args.resume else {}
@@ -234,6 +234,11 @@ def run_dataset(args, name, loaded, clock):
         "times": times,
         "seconds": sum(times.values()),
     }
+
+
+def chosen(args):
+    """The stages that are asked for, in their order."""
+    return [stage for stage in study.STAGES if args.only is None or stage in args.only]
 
 
 def effort(args, name):
