@@ -1,13 +1,16 @@
 """The primitives on a CPU: allocates outputs, works out geometry, and hands over to kernels.py and winograd.py."""
 
+import math
+
 import numpy as np
 
 from . import kernels, reference, sparse, thin, winograd
 from .geometry import windows
-from .parallel import PARTS, run, single_threaded_blas
+from .parallel import PARTS, run
+from .simd import LANES, round_up, whole_vectors
 
 TILE = 1 << 16  # elements of cols that a tile may have: 256 kB of float32, half of a usual L2 cache
-FEW = 16  # rows up to which a dense layer is bound by reading its weights
+LINE = 64  # bytes
 
 
 class Ops(reference.Ops):
@@ -15,12 +18,19 @@ class Ops(reference.Ops):
 
     name = "cpu"
 
+    def empty(self, shape, dtype):
+        """On a cache line's boundary: vectors that cross one cost up to a quarter of the speed."""
+        dtype, size = np.dtype(dtype), math.prod(np.atleast_1d(shape))
+        memory = np.empty(size * dtype.itemsize + LINE, np.uint8)
+        start = -memory.ctypes.data % LINE
+        return memory[start : start + size * dtype.itemsize].view(dtype).reshape(shape)
+
     def conv2d(self, x, w, b, stride=(1, 1), padding="SAME"):
         kh, kw, C, K = w.shape
         OH, OW, top, left = windows(x.shape[1:], (kh, kw), stride, padding)
         y = np.empty((len(x), OH, OW, K), x.dtype)
         rows = min(OH, max(1, TILE // (OW * kh * kw * C)))
-        run(kernels.conv2d, x, w.reshape(-1, K), b, y, kh, kw, *stride, top, left, rows)
+        run(kernels.conv2d, x, whole_vectors(w.reshape(-1, K)), b, y, kh, kw, *stride, top, left, rows)
         return y
 
     def conv2d_backward_data(self, dy, w, shape, stride=(1, 1), padding="SAME"):
@@ -29,75 +39,86 @@ class Ops(reference.Ops):
         dx = np.empty(shape, dy.dtype)
         bands = -(-PARTS // max(len(dy), 1))  # a batch smaller than PARTS is cut further, by image rows
         rows = max(1, TILE // (dy.shape[2] * kh * kw * C))
-        run(kernels.conv2d_backward_data, dy, w.reshape(-1, K), dx, kh, kw, *stride, top, left, bands, rows)
+        run(
+            kernels.conv2d_backward_data,
+            dy,
+            whole_vectors(w.reshape(-1, K).T),
+            dx,
+            kh,
+            kw,
+            *stride,
+            top,
+            left,
+            bands,
+            rows,
+        )
         return dx
 
     def conv2d_backward_weights(self, x, dy, shape, stride=(1, 1), padding="SAME"):
         kh, kw, C, K = shape
         OH, OW, top, left = windows(x.shape[1:], (kh, kw), stride, padding)
         rows = min(OH, max(1, TILE // (OW * kh * kw * C)))
-        dws, dbs = np.zeros((PARTS, kh * kw * C, K), dy.dtype), np.zeros((PARTS, K), dy.dtype)
+        dws, dbs = np.zeros((PARTS, kh * kw * C, round_up(K)), dy.dtype), np.zeros((PARTS, K), dy.dtype)
         run(kernels.conv2d_backward_weights, x, dy, dws, dbs, kh, kw, *stride, top, left, rows)
-        return dws.sum(0).reshape(shape), dbs.sum(0)
+        return np.ascontiguousarray(dws.sum(0)[:, :K]).reshape(shape), dbs.sum(0)
 
     def maxpool2d(self, x, window, stride, padding="SAME"):
         OH, OW, top, left = windows(x.shape[1:], window, stride, padding)
         y = np.empty((len(x), OH, OW, x.shape[3]), x.dtype)
         switches = np.empty(y.shape, np.uint8)
-        run(kernels.maxpool2d, x, y, switches, *window, *stride, top, left, blas=False)
+        run(kernels.maxpool2d, x, y, switches, *window, *stride, top, left)
         return y, switches
 
     def unpool2d(self, dy, switches, shape, window, stride, padding="SAME", how="switches"):
         _, _, top, left = windows(shape[1:], window, stride, padding)
         dx = np.empty(shape, dy.dtype)
         if how == "repeat":
-            run(kernels.unpool2d_repeat, dy, dx, *stride, top, left, blas=False)
+            run(kernels.unpool2d_repeat, dy, dx, *stride, top, left)
         elif how == "center":
-            run(kernels.unpool2d_center, dy, dx, *window, *stride, top, left, blas=False)
+            run(kernels.unpool2d_center, dy, dx, *window, *stride, top, left)
         else:
-            run(kernels.unpool2d, dy, switches, dx, *window, *stride, top, left, blas=False)
+            run(kernels.unpool2d, dy, switches, dx, *window, *stride, top, left)
         return dx
 
     def relu(self, x):
         y = np.empty_like(x)
-        run(kernels.relu, x.reshape(-1), y.reshape(-1), size=x.size, blas=False)
+        run(kernels.relu, x.reshape(-1), y.reshape(-1), size=x.size)
         return y
 
     def relu_backward(self, dy, y, mask=True, rectify=False):
         dx = np.empty_like(dy)
         arrays = (a.reshape(-1) for a in (dy, y, dx))
-        run(kernels.relu_backward, *arrays, mask, rectify, size=dy.size, blas=False)
+        run(kernels.relu_backward, *arrays, mask, rectify, size=dy.size)
         return dx
 
     def dense(self, x, w, b):
-        partial = np.empty((PARTS // 2, len(x), w.shape[1]), x.dtype)
-        many = len(x) > FEW
-        run(kernels.dense if many else kernels.dense_few, x, w, partial, parts=len(partial), size=w.size, blas=many)
-        return partial.sum(0) + b
+        partial = np.empty((PARTS // 2, len(x), round_up(w.shape[1])), x.dtype)
+        run(kernels.dense, x, w, partial, parts=len(partial), size=w.size)
+        return partial.sum(0)[:, : w.shape[1]] + b
 
     def dense_backward_data(self, dy, w, out=None):
         dx = np.empty((len(dy), len(w)), dy.dtype) if out is None else out
-        many = len(dy) > FEW
-        kernel = kernels.dense_backward_data if many else kernels.dense_backward_data_few
-        run(kernel, dy, w, dx, size=w.size, blas=many)
+        run(kernels.dense_backward_data, dy, w, dx, size=w.size)
         return dx
 
     def dense_backward_weights(self, x, dy, out=None):
         dw = np.empty((x.shape[1], dy.shape[1]), dy.dtype) if out is None else out
-        run(kernels.dense_backward_weights, x, dy, dw, size=dw.size)
+        packed = np.empty((round_up(dy.shape[1]) // LANES, len(dy), LANES), dy.dtype)
+        kernels.pack(dy, 0, len(dy), packed.reshape(-1), len(dy))
+        run(kernels.dense_backward_weights, x, packed, dw, size=dw.size)
         return dw, dy.sum(0)
 
     def adam_step(self, p, g, m, v, lr, beta1, beta2, eps, t, decay=0.0):
         constants = (lr / (1 - beta1**t), 1 - beta1, 1 - beta2, 1 / (1 - beta2**t), eps, 1 - lr * decay)
         arrays = (a.reshape(-1) for a in (p, g, m, v))
-        run(kernels.adam_step, *arrays, *map(self.dtype.type, constants), size=p.size, blas=False)
+        run(kernels.adam_step, *arrays, *map(self.dtype.type, constants), size=p.size)
 
     def sgd_step(self, p, g, v, lr, momentum):
         arrays = (a.reshape(-1) for a in (p, g, v))
-        run(kernels.sgd_step, *arrays, *map(self.dtype.type, (lr, momentum)), size=p.size, blas=False)
+        run(kernels.sgd_step, *arrays, *map(self.dtype.type, (lr, momentum)), size=p.size)
 
     def average(self, mean, p, rate):
-        run(kernels.average, mean.reshape(-1), p.reshape(-1), self.dtype.type(rate), size=p.size, blas=False)
+        run(kernels.average, mean.reshape(-1), p.reshape(-1), self.dtype.type(rate), size=p.size)
 
     def conv_relu_pool(self, x, w, b, stride, padding, window, pool_stride, pool_padding, work, exact=False):
         fast = thin if thin.applies(w, stride, padding) else winograd if winograd.applies(w, stride, padding) else None
@@ -106,38 +127,52 @@ class Ops(reference.Ops):
         OH, OW, top, left = windows(x.shape[1:], window, pool_stride, pool_padding)
         y = work("y", (len(x), OH, OW, w.shape[3]), x.dtype)
         switches = work("switches", y.shape, np.uint8)
-        with single_threaded_blas():
-            fast.forward(x, w, b, y, switches, (*window, *pool_stride, top, left), work, exact)
+        fast.forward(x, w, b, y, switches, (*window, *pool_stride, top, left), work, exact)
         return y, switches
 
     def conv_relu_pool_backward(
         self, x, w, y, switches, dy, stride, padding, window, pool_stride, pool_padding, need_dx, work
     ):
+        if not sparse.applies(w, stride, padding):
+            return super().conv_relu_pool_backward(
+                x, w, y, switches, dy, stride, padding, window, pool_stride, pool_padding, need_dx, work
+            )
         _, _, top, left = windows(x.shape[1:], window, pool_stride, pool_padding)
-        pool = (*window, *pool_stride, top, left)
-        if thin.applies(w, stride, padding) and not need_dx:
-            return *thin.backward(x, w, y, switches, dy, pool, work), None
-        if sparse.applies(w, stride, padding):
-            return sparse.backward(x, w, y, switches, dy, pool, need_dx, work)
-        if winograd.applies(w, stride, padding):
-            with single_threaded_blas():
-                return winograd.backward(x, w, y, switches, dy, pool, need_dx, work)
-        return super().conv_relu_pool_backward(
-            x, w, y, switches, dy, stride, padding, window, pool_stride, pool_padding, need_dx, work
-        )
+        pool, filtered = (*window, *pool_stride, top, left), self._filtered(w, stride, padding)
+        way = winograd if filtered and len(w) == 3 else sparse
+        dw, db = way.backward_weights(x, w, y, switches, dy, pool, work)
+        dx = None
+        if need_dx:
+            dx = work("dx", x.shape, x.dtype)
+            if filtered:
+                winograd.backward_data(w, y, switches, dy, dx, pool, work)
+            else:
+                sparse.backward_data(w, y, switches, dy, dx, pool, True, False, work)
+        return dw, db, dx
 
     def conv_relu_pool_backward_data(
         self, w, y, switches, dy, shape, stride, padding, window, pool_stride, pool_padding,
         mask, rectify, work, out=None,
     ):  # fmt: skip
-        if not sparse.applies_to_data(w, stride, padding):
+        if not sparse.applies(w, stride, padding):
             return super().conv_relu_pool_backward_data(
                 w, y, switches, dy, shape, stride, padding, window, pool_stride, pool_padding, mask, rectify, work, out
             )  # fmt: skip
         _, _, top, left = windows(shape[1:], window, pool_stride, pool_padding)
-        dx = work("dx", (len(dy), *shape[1:]), dy.dtype) if out is None else out
-        sparse.backward_data(w, y, switches, dy, dx, (*window, *pool_stride, top, left), mask, rectify, work)
+        pool, dx = (
+            (*window, *pool_stride, top, left),
+            work("dx", (len(dy), *shape[1:]), dy.dtype) if out is None else out,
+        )
+        if self._filtered(w, stride, padding) and mask and not rectify and len(dy) == len(y):
+            winograd.backward_data(w, y, switches, dy, dx, pool, work)
+        else:
+            sparse.backward_data(w, y, switches, dy, dx, pool, mask, rectify, work)
         return dx
 
+    @staticmethod
+    def _filtered(w, stride, padding):
+        """Whether Winograd's filtering is the way of a convolution: not for pixels."""
+        return winograd.applies(w, stride, padding) and not thin.applies(w, stride, padding)
+
     def largest(self, dx, out):
-        run(kernels.largest, dx, out, size=dx.size, blas=False)
+        run(kernels.largest, dx, out, size=dx.size)

@@ -1,4 +1,4 @@
-"""The CPU's kernels: Numba functions that only index and compute; outputs are given, matrix products are BLAS.
+"""The CPU's kernels: Numba functions that only index and compute; outputs are given.
 
 A convolution never builds im2col for a whole batch: a few image rows at a time, so that the tile of cols stays in cache
 between being written and being multiplied.
@@ -6,13 +6,17 @@ between being written and being multiplied.
 Every kernel does part `part` of `parts` (parallel.py runs them): every element of an output has one owner, and sums
 over images are added up part by part in a fixed order.
 
-Compiled code is cached on disk by file: after a change in blas.py or here, touch the files that call it.
+Compiled code is cached on disk by file: after a change in simd.py, matmul.py or here, touch the files that call it.
 """
 
 import numpy as np
 from numba import njit
 
-from .blas import gemm, gemm_nt, gemm_tn
+from .matmul import ROWS, multiply, multiply_transposed, pack
+from .simd import LANES, pool2, pool3
+
+FEW = 16  # images, and rows of a matrix that they are multiplied with at a time
+INPUTS = 96  # of a dense layer whose weights are computed together
 
 
 @njit
@@ -52,30 +56,37 @@ def im2col(x, n, r0, r1, kh, kw, sh, sw, top, left, OW, cols):
 
 @njit(nogil=True, cache=True)
 def conv2d(part, parts, x, w, b, y, kh, kw, sh, sw, top, left, rows):
-    """y = im2col(x) w + b, `rows` rows of output pixels at a time; w (kh*kw*C, K)."""
+    """y = im2col(x) w + b, `rows` rows of output pixels at a time; w (kh*kw*C, K rounded up to whole vectors)."""
     N, OH, OW, K = y.shape
+    L, columns = w.shape
     bands = (OH + rows - 1) // rows
-    pixels = y.reshape(-1, K)
-    cols = np.empty((rows * OW, len(w)), x.dtype)
+    pixels, w = y.reshape(-1, K), w.reshape(-1)
+    cols, tile = np.empty((rows * OW, L), x.dtype), np.empty((rows * OW, columns), x.dtype)
     first, last = share(N * bands, part, parts)
     for item in range(first, last):
         n, r0 = item // bands, item % bands * rows
         r1 = min(r0 + rows, OH)
         im2col(x, n, r0, r1, kh, kw, sh, sw, top, left, OW, cols)
         out = pixels[(n * OH + r0) * OW : (n * OH + r1) * OW]
+        multiply(
+            cols.reshape(-1), 0, L, 1, w, 0, columns, tile.reshape(-1), 0, columns, len(out), columns, L, False
+        )  # fmt: skip
         for q in range(len(out)):
             for k in range(K):
-                out[q, k] = b[k]
-        gemm(cols[: len(out)], w, 1, out)
+                out[q, k] = tile[q, k] + b[k]
 
 
 @njit(nogil=True, cache=True)
 def conv2d_backward_data(part, parts, dy, w, dx, kh, kw, sh, sw, top, left, bands, rows):
-    """dx = col2im(dy w'), `rows` rows of output pixels at a time; an item owns one of `bands` bands of rows of dx."""
+    """dx = col2im(dy w), `rows` rows of output pixels at a time; an item owns one of `bands` bands of rows of dx.
+
+    w (K, kh*kw*C rounded up to whole vectors) is the transposed one.
+    """
     N, OH, OW, K = dy.shape
     H, W, C = dx.shape[1:]
-    pixels, flat = dy.reshape(-1, K), dx.reshape(-1)
-    dcols = np.empty((rows * OW, len(w)), dy.dtype)
+    columns = w.shape[1]
+    signal, w, flat = dy.reshape(-1), w.reshape(-1), dx.reshape(-1)
+    dcols = np.empty((rows * OW, columns), dy.dtype)
     first, last = share(N * bands, part, parts)
     for item in range(first, last):
         n = item // bands
@@ -84,7 +95,8 @@ def conv2d_backward_data(part, parts, dy, w, dx, kh, kw, sh, sw, top, left, band
         end = min(OH, (h1 - 1 + top) // sh + 1)
         for r0 in range(max(0, (h0 + top - kh + sh) // sh), end, rows):
             r1 = min(r0 + rows, end)
-            gemm_nt(pixels[(n * OH + r0) * OW : (n * OH + r1) * OW], w, 0, dcols[: (r1 - r0) * OW])
+            o, pixels, out = (n * OH + r0) * OW * K, (r1 - r0) * OW, dcols.reshape(-1)
+            multiply(signal, o, K, 1, w, 0, columns, out, 0, columns, pixels, columns, K, False)
             for r in range(r0, r1):
                 for i in range(kh):
                     h = r * sh - top + i
@@ -100,101 +112,72 @@ def conv2d_backward_data(part, parts, dy, w, dx, kh, kw, sh, sw, top, left, band
 
 @njit(nogil=True, cache=True)
 def conv2d_backward_weights(part, parts, x, dy, dws, dbs, kh, kw, sh, sw, top, left, rows):
-    """dws[part] (kh*kw*C, K) += im2col(x)' dy and dbs[part] (K,) += dy over this part's images."""
+    """dws[part] (kh*kw*C, K or more) += im2col(x)' dy and dbs[part] (K,) += dy over this part's images."""
     N, OH, OW, K = dy.shape
+    L, columns = dws.shape[1:]
     bands = (OH + rows - 1) // rows
-    pixels = dy.reshape(-1, K)
-    cols = np.empty((rows * OW, dws.shape[1]), x.dtype)
+    pixels, dw, db = dy.reshape(-1, K), dws.reshape(-1), dbs[part]
+    cols, signal = np.empty((rows * OW, L), x.dtype), np.zeros((rows * OW, columns), x.dtype)
     first, last = share(N * bands, part, parts)
     for item in range(first, last):
         n, r0 = item // bands, item % bands * rows
         r1 = min(r0 + rows, OH)
         im2col(x, n, r0, r1, kh, kw, sh, sw, top, left, OW, cols)
-        signal, db = pixels[(n * OH + r0) * OW : (n * OH + r1) * OW], dbs[part]
-        gemm_tn(cols[: len(signal)], signal, 1, dws[part])
-        for q in range(len(signal)):
+        own = pixels[(n * OH + r0) * OW : (n * OH + r1) * OW]
+        for q in range(len(own)):
             for k in range(K):
-                db[k] += signal[q, k]
+                signal[q, k] = own[q, k]
+                db[k] += own[q, k]
+        flat, to = signal.reshape(-1), part * L * columns
+        multiply(cols.reshape(-1), 0, 1, L, flat, 0, columns, dw, to, columns, L, columns, len(own), True)
 
 
 # -- pooling ---------------------------------------------------------------------------------------------------------
 
 
 @njit
-def _larger(value, here, best, where):
-    larger = value > best
-    return value if larger else best, here if larger else where
+def pool_image(x, g, b, rectify, y, switches, n, kh, kw, sh, sw, top, left):
+    """Pool image g of x (H, W, K or more) into y[n] and switches[n]; then, to `rectify`, bias and ReLU.
 
-
-@njit
-def _pool_2x2(v0, v1, v2, v3, places, best, where):
-    zero, one, two, three = places[0], places[1], places[2], places[3]
-    for k in range(len(best)):
-        b, w = _larger(v1[k], one, v0[k], zero)
-        b, w = _larger(v2[k], two, b, w)
-        best[k], where[k] = _larger(v3[k], three, b, w)
-
-
-@njit
-def _pool_3x3(v0, v1, v2, v3, v4, v5, v6, v7, v8, places, best, where):
-    zero, one, two, three, four = places[0], places[1], places[2], places[3], places[4]
-    five, six, seven, eight = places[5], places[6], places[7], places[8]
-    for k in range(len(best)):
-        b, w = _larger(v1[k], one, v0[k], zero)
-        b, w = _larger(v2[k], two, b, w)
-        b, w = _larger(v3[k], three, b, w)
-        b, w = _larger(v4[k], four, b, w)
-        b, w = _larger(v5[k], five, b, w)
-        b, w = _larger(v6[k], six, b, w)
-        b, w = _larger(v7[k], seven, b, w)
-        best[k], where[k] = _larger(v8[k], eight, b, w)
-
-
-@njit
-def pool_window(x, n, h, v, kh, kw, places, best, where):
-    """Maximum over the window of image n whose corner is (h, v), and its index in the window, for every channel.
-
-    The first maximum wins, padding never. `where` (C,) and `places` = 0, 1, 2, ... have the dtype of x, so that value
-    and place are selected by the same mask. The usual windows, where they lie inside, are kept in registers.
+    The maximum commutes with both. The first of equals wins, padding never; a window that the ReLU turns off is all
+    zeros, and its first place wins. The usual windows are kept in registers.
     """
-    H, W, C = x.shape[1:]
-    i0, i1, j0, j1 = max(0, -h), min(kh, H - h), max(0, -v), min(kw, W - v)
-    whole = i1 - i0 == kh and j1 - j0 == kw
-    if whole and kh == 3 and kw == 3:
-        a, b, c = x[n, h], x[n, h + 1], x[n, h + 2]
-        v0, v1, v2, v3, v4, v5 = a[v], a[v + 1], a[v + 2], b[v], b[v + 1], b[v + 2]
-        _pool_3x3(v0, v1, v2, v3, v4, v5, c[v], c[v + 1], c[v + 2], places, best, where)
-        return 0
-    if whole and kh == 2 and kw == 2:
-        a, b = x[n, h], x[n, h + 1]
-        _pool_2x2(a[v], a[v + 1], b[v], b[v + 1], places, best, where)
-        return 0
-    value = x[n, h + i0, v + j0]
-    first = i0 * kw + j0
-    for k in range(C):
-        best[k] = value[k]
-        where[k] = places[first]
-    for i in range(i0, i1):
-        for j in range(j0, j1):
-            value = x[n, h + i, v + j]
-            here = places[i * kw + j]
-            for k in range(C):
-                best[k], where[k] = _larger(value[k], here, best[k], where[k])
-    return first
+    H, W, width = x.shape[1:]
+    OH, OW, K = y.shape[1:]
+    flat, pooled, switched = x.reshape(-1), y.reshape(-1), switches.reshape(-1)
+    for r in range(OH):
+        for c in range(OW):
+            h, v = r * sh - top, c * sw - left
+            if kh == kw and (kh == 2 or kh == 3) and h >= 0 and v >= 0:
+                corner, unit = ((g * H + h) * W + v) * width, ((n * OH + r) * OW + c) * K
+                down, right = min(kh - 1, H - 1 - h) * W * width, min(kw - 1, W - 1 - v) * width
+                if kh == 2:
+                    pool2(flat, corner, W * width, down, width, right, b, rectify, pooled, unit, switched, unit, K)
+                else:
+                    pool3(flat, corner, W * width, down, width, right, b, rectify, pooled, unit, switched, unit, K)
+                continue
+            i0, i1, j0, j1 = max(0, -h), min(kh, H - h), max(0, -v), min(kw, W - v)
+            for k in range(K):
+                first = i0 * kw + j0
+                best, where = x[g, h + i0, v + j0, k], first
+                for i in range(i0, i1):
+                    for j in range(j0, j1):
+                        value = x[g, h + i, v + j, k]
+                        if value > best:
+                            best, where = value, i * kw + j
+                if rectify:
+                    best += b[k]
+                    if best <= 0:
+                        best, where = x.dtype.type(0), first
+                y[n, r, c, k], switches[n, r, c, k] = best, where
 
 
 @njit(nogil=True, cache=True)
 def maxpool2d(part, parts, x, y, switches, kh, kw, sh, sw, top, left):
-    N, OH, OW, C = y.shape
-    where, places = np.empty(C, x.dtype), np.arange(kh * kw).astype(x.dtype)
-    first, last = share(N * OH, part, parts)
-    for row in range(first, last):
-        n, r = row // OH, row % OH
-        for c in range(OW):
-            pool_window(x, n, r * sh - top, c * sw - left, kh, kw, places, y[n, r, c], where)
-            switch = switches[n, r, c]
-            for k in range(C):
-                switch[k] = np.uint8(where[k])
+    b = np.zeros(y.shape[3], x.dtype)
+    first, last = share(len(x), part, parts)
+    for n in range(first, last):
+        pool_image(x, n, b, False, y, switches, n, kh, kw, sh, sw, top, left)
 
 
 @njit(nogil=True, cache=True)
@@ -262,33 +245,18 @@ def pad_image(x, n, kh, kw, width, padded):
 
 
 @njit
-def pool_image(conv, g, b, y, switches, n, kh, kw, sh, sw, top, left):
-    """Pool scratch image g into y[n] and switches[n], then bias and ReLU: the maximum commutes with both."""
-    OH, OW, K = y.shape[1:]
-    where, places = np.empty(K, y.dtype), np.arange(kh * kw).astype(y.dtype)
-    for r in range(OH):
-        for c in range(OW):
-            best, switch = y[n, r, c], switches[n, r, c]
-            first = places[pool_window(conv, g, r * sh - top, c * sw - left, kh, kw, places, best, where)]
-            for k in range(K):
-                a = best[k] + b[k]
-                best[k] = 0 if a <= 0 else a
-                where[k] = first if a <= 0 else where[k]  # a window that the ReLU turned off is all zeros
-            for k in range(K):
-                switch[k] = np.uint8(where[k])
-
-
-@njit
 def unpool_image(y, switches, dy, n, signal, g, db, kh, kw, sh, sw, top, left):
-    """signal[g] (H, W, K) = dy[n] put where the switches say, where the ReLU was on; its sum is added to db."""
+    """signal[g] (H, W, K or more) = dy[n] put where the switches say, where the ReLU was on; its sum is added to db."""
     OH, OW, K = dy.shape[1:]
-    W = signal.shape[2]
-    offsets = np.array([s // kw * W * K + s % kw * K for s in range(kh * kw)])
+    W, width = signal.shape[2:]
+    offsets = np.empty(kh * kw, np.int64)
+    for s in range(kh * kw):
+        offsets[s] = (s // kw * W + s % kw) * width
     image = signal[g].reshape(-1)
     image[:] = 0
     for r in range(OH):
         for c in range(OW):
-            corner = ((r * sh - top) * W + c * sw - left) * K
+            corner = ((r * sh - top) * W + c * sw - left) * width
             value, d, switch = y[n, r, c], dy[n, r, c], switches[n, r, c]
             for k in range(K):
                 if value[k] > 0:
@@ -337,60 +305,57 @@ def largest(part, parts, dx, out):
 
 @njit(nogil=True, cache=True)
 def dense(part, parts, x, w, partial):
-    """partial[part] = this part's share of the sum over inputs in x w, so that each weight is read once."""
-    first, last = share(len(w), part, parts)
-    if first < last:
-        gemm(x[:, first:last], w[first:last], 0, partial[part])
-    else:
-        partial[part] = 0
+    """partial[part] = this part's share of the sum over inputs in x w, so that each weight is read once.
+
+    Its columns are rounded up to whole vectors. For few rows of x it does not pay to pack w.
+    """
+    (N, I), (U, columns) = x.shape, (w.shape[1], partial.shape[2])
+    direct = N < FEW and U == columns
+    rows = FEW if direct else ROWS
+    first, last = share(I, part, parts)
+    partial[part] = 0
+    x, weights, y = x.reshape(-1), w.reshape(-1), partial[part].reshape(-1)
+    packed = np.empty(0 if direct else rows * columns, x.dtype)
+    for i in range(first, last, rows):
+        count = min(rows, last - i)
+        if direct:
+            multiply(x, i, I, 1, weights, i * U, U, y, 0, U, N, U, count, True)
+        else:
+            pack(w, i, i + count, packed, rows)
+            for u in range(0, columns, LANES):
+                multiply(x, i, I, 1, packed, u * rows, LANES, y, u, columns, N, LANES, count, True)
 
 
 @njit(nogil=True, cache=True)
 def dense_backward_data(part, parts, dy, w, dx):
-    first, last = share(len(w), part, parts)
-    if first < last:
-        gemm_nt(dy, w[first:last], 0, dx[:, first:last])
-
-
-@njit(nogil=True, cache=True, fastmath={"contract"})
-def dense_few(part, parts, x, w, partial):
-    """`dense` for few rows of x: each weight is read once, and not packed as BLAS would; four rows of w at a time."""
-    first, last = share(len(w), part, parts)
-    partial[part] = 0
-    zero = x.dtype.type(0)
-    for i in range(first, last, 4):
-        i1, i2, i3 = min(i + 1, last - 1), min(i + 2, last - 1), min(i + 3, last - 1)
-        w0, w1, w2, w3 = w[i], w[i1], w[i2], w[i3]
-        for n in range(len(x)):
-            y, x0 = partial[part, n], x[n, i]
-            x1, x2, x3 = x[n, i1] if i1 > i else zero, x[n, i2] if i2 > i1 else zero, x[n, i3] if i3 > i2 else zero
-            for u in range(len(y)):
-                y[u] += x0 * w0[u] + x1 * w1[u] + x2 * w2[u] + x3 * w3[u]
-
-
-@njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
-def dense_backward_data_few(part, parts, dy, w, dx):
-    """`dense_backward_data` for few rows of dy, in the same way."""
-    first, last = share(len(w), part, parts)
-    for i in range(first, last, 4):
-        i1, i2, i3 = min(i + 1, last - 1), min(i + 2, last - 1), min(i + 3, last - 1)
-        w0, w1, w2, w3 = w[i], w[i1], w[i2], w[i3]
-        for n in range(len(dy)):
-            d = dy[n]
-            x0 = x1 = x2 = x3 = dx.dtype.type(0)
-            for u in range(len(d)):
-                x0 += d[u] * w0[u]
-                x1 += d[u] * w1[u]
-                x2 += d[u] * w2[u]
-                x3 += d[u] * w3[u]
-            dx[n, i], dx[n, i1], dx[n, i2], dx[n, i3] = x0, x1, x2, x3
+    (N, U), I = dy.shape, len(w)
+    first, last = share(I, part, parts)
+    multiply_transposed(
+        dy.reshape(-1), 0, U, w.reshape(-1), first * U, U, dx.reshape(-1), first, I, N, last - first, U
+    )  # fmt: skip
 
 
 @njit(nogil=True, cache=True)
 def dense_backward_weights(part, parts, x, dy, dw):
-    first, last = share(len(dw), part, parts)
-    if first < last:
-        gemm_tn(x[:, first:last], dy, 0, dw[first:last])
+    """dw = x' dy; dy is packed as by `pack`, (U / LANES rounded up, N, LANES)."""
+    (N, I), U = x.shape, dw.shape[1]
+    columns = len(dy) * LANES
+    own, dy, tile = np.empty((N, INPUTS), x.dtype), dy.reshape(-1), np.empty(6 * columns, x.dtype)
+    first, last = share(I, part, parts)
+    for i0 in range(first, last, INPUTS):
+        i1 = min(i0 + INPUTS, last)
+        for n in range(N):  # a copy, because rows of x may lie a power of two apart and share a few lines of the cache
+            row = x[n]
+            for i in range(i0, i1):
+                own[n, i - i0] = row[i]
+        for i in range(0, i1 - i0, 6):
+            rows = min(6, i1 - i0 - i)
+            for c in range(0, columns, LANES):
+                multiply(own.reshape(-1), i, 1, INPUTS, dy, c * N, LANES, tile, c, columns, rows, LANES, N, False)
+            for r in range(rows):
+                out = dw[i0 + i + r]
+                for u in range(U):
+                    out[u] = tile[r * columns + u]
 
 
 # -- optimizers ------------------------------------------------------------------------------------------------------

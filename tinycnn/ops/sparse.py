@@ -2,10 +2,9 @@
 
 A 2x2 pool leaves a gradient at one convolution output in four, the ReLU at half of those. Each is one product of a
 number with a window: dw[k] += g * x[window] and dx[window] += g * w[k], whose rows of kw * C elements are contiguous.
-For 5x5 windows that is less work than any dense way; for 3x3 and dw Winograd's filtering (winograd.py) does better.
-
-Pictures need dx alone, by any rule, often of many signals through the same switches (a class each): `backward_data`
-lists the units of each convolution output once, then sums their filters in registers, signal by signal.
+They are listed first, then summed in registers (simd.py): by filter for dw, by convolution output for dx. For dw of
+5x5 windows, and those of pixels, that is less work than any dense way; else Winograd's filtering (winograd.py) does
+better. Pictures need dx alone, by any rule, often of many signals through the same switches (a class each).
 """
 
 import numpy as np
@@ -13,71 +12,78 @@ from numba import njit
 
 from .kernels import pad_image, share
 from .parallel import PARTS, run, threads
-from .simd import BLOCK, LANES, add_window, sum_rows
+from .simd import BLOCK, LANES, VECTORS, add_window, round_up, sum_rows
 
 SIGNALS = 1 << 16  # elements of the rows of images that a thread has at work: half of a usual L2 cache
+UNITS = 1 << 14  # pooled units that a thread has listed for dw
 
 
 def applies(w, stride, padding):
-    """Whether a convolution is one that this way back suits: stride 1, SAME, larger than 3x3."""
-    return tuple(stride) == (1, 1) and padding == "SAME" and w.shape[0] * w.shape[1] > 9
-
-
-def applies_to_data(w, stride, padding):
-    """Whether a convolution is one that `backward_data` knows: stride 1, SAME."""
+    """Whether a convolution is one that this way back knows: stride 1, SAME."""
     return tuple(stride) == (1, 1) and padding == "SAME"
 
 
-def backward(x, w, y, switches, dy, pool, need_dx, work):
-    """Return (dw, db, dx or None) of the block; `pool` is (kh, kw, sh, sw, top, left) of the pool."""
+def backward_weights(x, w, y, switches, dy, pool, work):
+    """Return (dw, db) of the block; `pool` is (kh, kw, sh, sw, top, left) of the pool."""
     _, H, W, C = x.shape
     kh, kw, _, K = w.shape
-    width = (W + kw - 1) * C
-    padded = work("padded", (threads(), (H + kh - 1) * width), x.dtype)
+    OH, OW = dy.shape[1:3]
+    # VECTORS vectors are summed at a time: of a window's row, or, where one is enough for it, of so many rows.
+    rows, length = (round_up(kh, VECTORS), LANES) if kw * C <= LANES else (kh, round_up(kw * C, BLOCK))
+    band = min(OH, max(1, UNITS // (OW * K)))
+    size = (H + rows - 1) * (W + kw - 1) * C + length
+    padded = work("padded", (threads(), round_up(size)), x.dtype)
     padded[:] = 0
-    back = work("back", padded.shape, x.dtype)
-    by_filter = np.ascontiguousarray(w.transpose(3, 0, 1, 2)).reshape(K, kh, kw * C)
-    dws, dbs = np.zeros((PARTS, *by_filter.shape), x.dtype), np.zeros((PARTS, K), x.dtype)
-    dx = work("dx", x.shape if need_dx else (0, 0, 0, 0), x.dtype)
-    run(_backward, x, by_filter, y, switches, dy, dws, dbs, dx, need_dx, kh, kw, *pool, scratch=(padded, back))
-    dw = np.ascontiguousarray(dws.sum(0).reshape(K, kh, kw, C).transpose(1, 2, 3, 0))
-    return dw, dbs.sum(0), dx if need_dx else None
+    lists = (threads(), K, band * OW)
+    scratch = (
+        padded,
+        work("corners", lists, np.int32),
+        work("gradients", lists, x.dtype),
+        work("counts", lists[:2], np.int64),
+    )
+    dws, dbs = work("dws", (PARTS, K, rows, length), x.dtype), np.zeros((PARTS, K), x.dtype)
+    dws[:] = 0
+    run(_backward_weights, x, y, switches, dy, dws, dbs, band, kh, kw, *pool, scratch=scratch)
+    dw = dws.sum(0)[:, :kh, : kw * C].reshape(K, kh, kw, C).transpose(1, 2, 3, 0)
+    return np.ascontiguousarray(dw), dbs.sum(0)
 
 
-@njit(nogil=True, cache=True, fastmath={"contract"})
-def _backward(
-    part, parts, padded, back, x, w, y, switches, dy, dws, dbs, dx, need_dx, ch, cw, kh, kw, sh, sw, top, left
+@njit(nogil=True, cache=True)
+def _backward_weights(
+    part, parts, padded, corners, gradients, counts,
+    x, y, switches, dy, dws, dbs, band, ch, cw, kh, kw, sh, sw, top, left,
 ):  # fmt: skip
-    N, H, W, C = x.shape
+    N, _, W, C = x.shape
     OH, OW, K = dy.shape[1:]
-    width, L = (W + cw - 1) * C, cw * C
-    offsets = np.array([s // kw * width + s % kw * C for s in range(kh * kw)])
+    width, most, (rows, length) = (W + cw - 1) * C, corners.shape[1], dws.shape[2:]
+    down, along, step = (VECTORS, LANES, width) if length == LANES else (1, BLOCK, LANES)
+    offsets = np.empty(kh * kw, np.int64)
+    for s in range(kh * kw):
+        offsets[s] = s // kw * width + s % kw * C
+    corners, gradients, order = corners.reshape(-1), gradients.reshape(-1), np.arange(most).astype(np.int32)
+    out, db = dws.reshape(-1), dbs[part]
     first, last = share(N, part, parts)
     for n in range(first, last):
         pad_image(x, n, ch, cw, width, padded)
-        back[:] = 0
-        for k in range(K):  # one filter at a time: its rows of dw and w stay in the first cache
-            dw, wk, total = dws[part, k], w[k], dbs[part, k]
-            for r in range(OH):
+        for r0 in range(0, OH, band):
+            counts[:] = 0
+            for r in range(r0, min(r0 + band, OH)):
                 for c in range(OW):
-                    if y[n, r, c, k] > 0:
-                        g = dy[n, r, c, k]
-                        total += g
-                        corner = (r * sh - top) * width + (c * sw - left) * C + offsets[switches[n, r, c, k]]
-                        for i in range(ch):
-                            o = np.uintp(corner + i * width)
-                            for q in range(L):
-                                dw[i, q] += g * padded[o + np.uintp(q)]
-                            if need_dx:
-                                for q in range(L):
-                                    back[o + np.uintp(q)] += g * wk[i, q]
-            dbs[part, k] = total
-        if need_dx:
-            for h in range(H):
-                o = np.uintp((h + (ch - 1) // 2) * width + (cw - 1) // 2 * C)
-                for v in range(W):
-                    for k in range(C):
-                        dx[n, h, v, k] = back[o + np.uintp(v * C + k)]
+                    corner = (r * sh - top) * width + (c * sw - left) * C
+                    value, d, switch = y[n, r, c], dy[n, r, c], switches[n, r, c]
+                    for k in range(K):  # without a branch: what is not kept is overwritten by the next
+                        to = np.uintp(k * most) + np.uintp(counts[k])
+                        corners[to], gradients[to] = corner + offsets[switch[k]], d[k]
+                        counts[k] += value[k] > 0
+                    for k in range(K):
+                        db[k] += d[k] if value[k] > 0 else 0
+            for k in range(K):  # one filter at a time: the sum stays in registers
+                f = k * most
+                for i in range(0, ch, down):
+                    for q in range(0, length, along):
+                        o, start = ((part * K + k) * rows + i) * length + q, i * width + q
+                        total = counts[k]
+                        sum_rows(out, o, True, padded, start, step, corners, f, 1, gradients, f, order, 0, total)
 
 
 def backward_data(w, y, switches, dy, dx, pool, mask, rectify, work):
@@ -87,8 +93,9 @@ def backward_data(w, y, switches, dy, dx, pool, mask, rectify, work):
     """
     kh, kw, C, K = w.shape
     _, H, W, _ = dx.shape
-    length = -(-kw * C // LANES) * LANES  # of a window's row, and of all of them
-    filters = _aligned(K, -(-kh * length // BLOCK) * BLOCK, w.dtype)
+    length = round_up(kw * C)  # of a window's row
+    filters = work("filters", (K, round_up(kh * length, BLOCK)), w.dtype)
+    filters[:] = 0
     filters[:, : kh * length].reshape(K, kh, length)[:, :, : kw * C] = w.transpose(3, 0, 1, 2).reshape(K, kh, kw * C)
     signals, size = len(dy) // len(y), kh * (W + kw - 1) * C + length
     group = max(1, min(signals, SIGNALS // size))
@@ -97,20 +104,13 @@ def backward_data(w, y, switches, dy, dx, pool, mask, rectify, work):
         work("back", (threads(), group, size), dy.dtype),
         work("units", ring, np.int32),
         work("channels", ring, np.int32),
-        work("counts", ring[:2], np.int64),
+        work("counts of outputs", ring[:2], np.int64),
         work("factors", (threads(), group, ring[2]), dy.dtype),
         work("sums", (threads(), group, filters.shape[1]), dy.dtype),
         work("totals", (threads(), K), dy.dtype),
     )
     args = (filters, y, switches, dy, dx, mask, rectify, kh, kw, length, *pool)
-    run(_backward_data, *args, scratch=scratch, blas=False)
-
-
-def _aligned(rows, columns, dtype):
-    """Zeros (rows, columns) on a cache line's boundary: vectors that cross one cost a quarter of the speed."""
-    flat = np.zeros(rows * columns + LANES, dtype)
-    start = -(flat.ctypes.data // flat.itemsize) % LANES
-    return flat[start : start + rows * columns].reshape(rows, columns)
+    run(_backward_data, *args, scratch=scratch)
 
 
 @njit
@@ -187,11 +187,11 @@ def _backward_data(
                             _rectify(signals, o, units, channels, p, count, totals, factors, s * longest)
                     for q in range(0, P, BLOCK):
                         for s in range(s1 - s0):
+                            o, to, f = ((s0 + s) * N + n) * OH * OW * K, s * P + q, s * longest
                             if rectify:
-                                sum_rows(sums, s * P + q, w, P, q, channels, p, factors, s * longest, order, 0, count)
+                                sum_rows(sums, to, False, w, q, LANES, channels, p, P, factors, f, order, 0, count)
                             else:
-                                o = ((s0 + s) * N + n) * OH * OW * K
-                                sum_rows(sums, s * P + q, w, P, q, channels, p, signals, o, units, p, count)
+                                sum_rows(sums, to, False, w, q, LANES, channels, p, P, signals, o, units, p, count)
                     for s in range(s1 - s0):  # in the ring of image rows: from row h to its end, then from its start
                         o = s * size + v * C
                         add_window(back, o + turn * width, width, sums, s * P, ch - turn, length)

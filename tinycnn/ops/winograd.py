@@ -14,14 +14,18 @@ A group of images is taken through the whole block at a time: its convolution ou
 and is pooled while it is in cache. The transforms enlarge rounding errors: to about 1e-6 relative in float32.
 """
 
+import functools
+import operator
+
 import numpy as np
 from numba import njit
 
-from .blas import gemm, gemm_tn
 from .kernels import pool_image, share, unpool_image
 from .parallel import PARTS, run, threads
+from .simd import LANES, products4, products6, round_up, rowwise, whole_vectors
 
-ELEMENTS = 5184  # points of the tiles taken together: efficient matrix products, whose operands stay in the last cache
+TILES = 48  # that are taken together, a multiple of 6: what they are transformed to stays in the last cache
+FEWER = 24  # the same where the weights' gradient is read and written for each of these chunks
 SLACK = 256  # times the rounding unit and an image's largest output: three times the largest error seen
 CONTRACT = {"contract"}  # a * b + c may round once
 
@@ -43,14 +47,16 @@ def applies(w, stride, padding):
 
 def transform_weights(w):
     """w (k, k, C, K) -> U (n^2, C, K) = G w G' for every pair of channels."""
-    g = G[len(w)]
-    return (np.kron(g, g).astype(w.dtype) @ w.reshape(-1, w.shape[2] * w.shape[3])).reshape(-1, *w.shape[2:])
+    k, U = len(w), np.empty(((3 + len(w)) ** 2, *w.shape[2:]), w.dtype)
+    _both_ways(w.reshape(-1), k, U.reshape(-1), w[0, 0].size, (0,) * (3 + k))
+    return U
 
 
-def transform_weights_back(dU, k):
-    """dU (36, C, K) -> dw (k, k, C, K) = G' dU G: the adjoint of `transform_weights`."""
-    g = np.kron(G[k], G[k]).astype(dU.dtype)
-    return (g.T @ dU.reshape(36, -1)).reshape(k, k, *dU.shape[1:])
+def transform_weights_back(dU):
+    """dU (36, C, K) -> dw (3, 3, C, K) = G' dU G: the adjoint of `transform_weights`."""
+    dw = np.empty((3, 3, *dU.shape[1:]), dU.dtype)
+    _both_ways(dU.reshape(-1), 6, dw.reshape(-1), dU[0].size, (0,) * 3)
+    return dw
 
 
 def forward(x, w, b, y, switches, pool, work, exact=False):
@@ -63,54 +69,128 @@ def forward(x, w, b, y, switches, pool, work, exact=False):
     scratch = _scratch(x, w.shape[3], n, work)
     filters = np.ascontiguousarray(w.transpose(3, 0, 1, 2)) if exact else np.empty((0,) * 4, w.dtype)
     slack = x.dtype.type(SLACK * np.finfo(x.dtype).eps)
-    run(_forward, x, transform_weights(w), filters, slack, b, y, switches, (0,) * n, *pool, scratch=scratch)
+    args = (x, transform_weights(whole_vectors(w)), filters, slack, b, y, switches, (0,) * n, *pool)
+    run(_forward, *args, scratch=scratch)
 
 
-def backward(x, w, y, switches, dy, pool, need_dx, work):
-    """Return (dw, db, dx or None) of a 3x3 block for a gradient dy at the pooled output y."""
-    k, n = 3, 6
-    C, K = w.shape[2:]
-    scratch = _scratch(x, K, n, work)
-    dU, dbs = work("dU", (PARTS, 36, C, K), x.dtype), np.zeros((PARTS, K), x.dtype)
-    dx = work("dx", x.shape if need_dx else (0, 0, 0, 0), x.dtype)
-    flipped = transform_weights(np.ascontiguousarray(w[::-1, ::-1].transpose(0, 1, 3, 2)))
-    run(_backward, x, flipped, y, switches, dy, dU, dbs, dx, need_dx, (0,) * n, *pool, scratch=scratch)
-    return transform_weights_back(dU.sum(0), k), dbs.sum(0), dx if need_dx else None
+def backward_weights(x, w, y, switches, dy, pool, work):
+    """Return (dw, db) of a 3x3 block for a gradient dy at the pooled output y."""
+    n, (C, K) = 6, w.shape[2:]
+    dU, dbs = work("dU", (PARTS, n * n, round_up(C, 4), round_up(K)), x.dtype), np.zeros((PARTS, K), x.dtype)
+    run(_backward_weights, x, y, switches, dy, dU, dbs, (0,) * n, *pool, scratch=_scratch(x, K, n, work, FEWER))
+    return np.ascontiguousarray(transform_weights_back(dU.sum(0))[:, :, :C, :K]), dbs.sum(0)
 
 
-def _scratch(x, K, n, work):
+def backward_data(w, y, switches, dy, dx, pool, work):
+    """Fill dx, the gradient at the input, for a gradient dy at the pooled output y."""
+    n = 3 + len(w)
+    flipped = transform_weights(whole_vectors(w[::-1, ::-1].transpose(0, 1, 3, 2)))
+    scratch = _scratch(dx, w.shape[3], n, work)
+    run(_backward_data, flipped, y, switches, dy, dx, (0,) * n, *pool, scratch=scratch)
+
+
+def _scratch(x, K, n, work, tiles=TILES):
     """Per thread: the convolution's side of a group of images (output or signal), and two transforms of its tiles.
 
-    So many images are taken together that their tiles make an efficient matrix product.
+    So many images are taken together that their tiles make whole chunks.
     """
     _, H, W, C = x.shape
-    tiles, most = -(-H // 4) * -(-W // 4), ELEMENTS // n**2
-    group = max(1, most // tiles)
-    transformed = (threads(), min(most, group * tiles), n * n, max(C, K))
-    conv = work("conv", (threads(), group, H, W, K), x.dtype)
+    group = max(1, tiles // (-(-H // 4) * -(-W // 4)))
+    # One point more than there are: tiles a power of two apart would share a few lines of the cache.
+    transformed = (threads(), tiles, n * n + 1, round_up(max(C, K)))
+    conv = work("conv", (threads(), group, H, W, round_up(K)), x.dtype)
     return conv, work("V", transformed, x.dtype), work("M", transformed, x.dtype)
 
 
 # -- transforms of one tile ------------------------------------------------------------------------------------------
 #
-# A tile is read from, or written to, a flat array: element (i, j, k) stands at base + i * row + j * C + k, be that an
-# image or a scratch tile for what hangs over the border. One body serves both, which halves the time to compile. The
-# sums are unsigned (uintp): Numba lets a signed index count from the end, which keeps the compiler from using vectors.
+# Each is applied down the columns, then along the rows: B' x B = (B' (B' x)')'. What is a number in these formulas is,
+# in the kernels that simd.py makes of them, a vector of channels.
+
+
+def _six(d0, d1, d2, d3, d4, d5):
+    """B' d for the six points of a 3x3 convolution."""
+    even1, odd1, even2, odd2 = d4 - 4 * d2, d3 - 4 * d1, d4 - d2, 2 * (d3 - d1)
+    first, last = 4 * d0 - 5 * d2 + d4, 4 * d1 - 5 * d3 + d5
+    return first, even1 + odd1, even1 - odd1, even2 + odd2, even2 - odd2, last
+
+
+def _eight(d0, d1, d2, d3, d4, d5, d6, d7):
+    """B' d for the eight points of a 5x5 convolution."""
+    even1, odd1 = 17 * d4 - 4 * (d2 + d6), 17 * d3 - 4 * (d1 + d5)
+    even2, odd2 = d2 - 5 * d4 + 4 * d6, 2 * (d1 - 5 * d3 + 4 * d5)
+    even3, odd3 = 2 * (4 * d2 - 5 * d4 + d6), 4 * d1 - 5 * d3 + d5
+    first, last = 4 * (d0 - d6) + 21 * (d4 - d2), 4 * (d7 - d1) + 21 * (d3 - d5)
+    return first, even1 + odd1, even1 - odd1, even2 + odd2, even2 - odd2, even3 + odd3, even3 - odd3, last
+
+
+def _signal(y0, y1, y2, y3):
+    """A y for six points."""
+    even1, odd1, even2, odd2 = y0 + y2, y1 + y3, y0 + 4 * y2, 2 * y1 + 8 * y3
+    return y0, even1 + odd1, even1 - odd1, even2 + odd2, even2 - odd2, y3
+
+
+def _four_of_six(m0, m1, m2, m3, m4, m5):
+    """A' m for six points."""
+    even1, odd1, even2, odd2 = m1 + m2, m1 - m2, m3 + m4, m3 - m4
+    return m0 + even1 + even2, odd1 + 2 * odd2, even1 + 4 * even2, odd1 + 8 * odd2 + m5
+
+
+def _four_of_eight(m0, m1, m2, m3, m4, m5, m6, m7):
+    """A' m for eight points."""
+    even1, odd1, even2, odd2, even3, odd3 = m1 + m2, m1 - m2, m3 + m4, m3 - m4, m5 + m6, m5 - m6
+    return (
+        m0 + even1 + even2 + even3,
+        odd1 + 2 * odd2 + 1 / 2 * odd3,
+        even1 + 4 * even2 + 1 / 4 * even3,
+        odd1 + 8 * odd2 + 1 / 8 * odd3 + m7,
+    )
+
+
+def _times(matrix):
+    """A formula: the product with a constant matrix."""
+
+    def formula(*numbers):
+        sums = [[(float(a), d) for a, d in zip(row, numbers) if a] for row in matrix]
+        return [functools.reduce(operator.add, (a * d for a, d in terms)) for terms in sums]
+
+    return rowwise(formula, matrix.shape[1])
+
+
+_weights6, _weights8, _weights_back = _times(G[3]), _times(G[5]), _times(G[3].T)
+_input6, _input8, _signal6 = rowwise(_six), rowwise(_eight), rowwise(_signal)
+_output6, _output8 = rowwise(_four_of_six), rowwise(_four_of_eight)
+
+
+@njit(cache=True)
+def _both_ways(x, m, y, size, points):
+    """y (n, n) = T x (m, m) T' for numbers that are rows of `size`; n = len(points) says which T: G or, for 3, G'."""
+    n = len(points)
+    half = np.empty(n * m * size, x.dtype)
+    if n == 6:
+        _weights6(x, 0, m * size, half, 0, m * size, m * size)
+        for i in range(n):
+            _weights6(half, i * m * size, size, y, i * n * size, size, size)
+    elif n == 8:
+        _weights8(x, 0, m * size, half, 0, m * size, m * size)
+        for i in range(n):
+            _weights8(half, i * m * size, size, y, i * n * size, size, size)
+    else:
+        _weights_back(x, 0, m * size, half, 0, m * size, m * size)
+        for i in range(n):
+            _weights_back(half, i * m * size, size, y, i * n * size, size, size)
 
 
 @njit
 def _fetch(x, n, r, c, size, tile):
     """Copy the size x size window of image n at (r, c) into the flat `tile`, zero outside the image."""
     H, W, C = x.shape[1:]
-    for i in range(size):
-        for j in range(size):
-            o = np.uintp((i * size + j) * C)
-            if 0 <= r + i < H and 0 <= c + j < W:
-                for k in range(C):
-                    tile[o + np.uintp(k)] = x[n, r + i, c + j, k]
-            else:
-                for k in range(C):
-                    tile[o + np.uintp(k)] = 0
+    flat, j0, j1 = x.reshape(-1), max(0, -c), min(size, W - c)
+    tile[: size * size * C] = 0
+    for i in range(max(0, -r), min(size, H - r)):
+        src, o = np.uintp(((n * H + r + i) * W + c + j0) * C), np.uintp((i * size + j0) * C)
+        for q in range((j1 - j0) * C):
+            tile[o + np.uintp(q)] = flat[src + np.uintp(q)]
 
 
 @njit
@@ -124,169 +204,95 @@ def _locate(x, n, r, c, size, tile):
 
 
 @njit
-def _constants(x):
-    """2, 4, 5, 8, 17, 21 and 1/2 in the dtype of x."""
-    two, four, five, eight = x.dtype.type(2), x.dtype.type(4), x.dtype.type(5), x.dtype.type(8)
-    return two, four, five, eight, x.dtype.type(17), x.dtype.type(21), x.dtype.type(0.5)
-
-
-@njit(fastmath=CONTRACT)
-def _six(d0, d1, d2, d3, d4, d5, constants):
-    """B' d for the six points of a 3x3 convolution."""
-    two, four, five, _, _, _, _ = constants
-    even1, odd1, even2, odd2 = d4 - four * d2, d3 - four * d1, d4 - d2, two * (d3 - d1)
-    first, last = four * d0 - five * d2 + d4, four * d1 - five * d3 + d5
-    return first, even1 + odd1, even1 - odd1, even2 + odd2, even2 - odd2, last
-
-
-@njit(fastmath=CONTRACT)
-def _eight(d0, d1, d2, d3, d4, d5, d6, d7, constants):
-    """B' d for the eight points of a 5x5 convolution."""
-    two, four, five, _, seventeen, twenty_one, _ = constants
-    even1, odd1 = seventeen * d4 - four * (d2 + d6), seventeen * d3 - four * (d1 + d5)
-    even2, odd2 = d2 - five * d4 + four * d6, two * (d1 - five * d3 + four * d5)
-    even3, odd3 = two * (four * d2 - five * d4 + d6), four * d1 - five * d3 + d5
-    first, last = four * (d0 - d6) + twenty_one * (d4 - d2), four * (d7 - d1) + twenty_one * (d3 - d5)
-    return first, even1 + odd1, even1 - odd1, even2 + odd2, even2 - odd2, even3 + odd3, even3 - odd3, last
-
-
-@njit(fastmath=CONTRACT)
-def _signal(y0, y1, y2, y3, constants):
-    """A y for six points."""
-    two, four, _, eight, _, _, _ = constants
-    even1, odd1, even2, odd2 = y0 + y2, y1 + y3, y0 + four * y2, two * y1 + eight * y3
-    return y0, even1 + odd1, even1 - odd1, even2 + odd2, even2 - odd2, y3
-
-
-@njit(fastmath=CONTRACT)
-def _four_of_six(m0, m1, m2, m3, m4, m5, constants):
-    """A' m for six points."""
-    two, four, _, eight, _, _, _ = constants
-    even1, odd1, even2, odd2 = m1 + m2, m1 - m2, m3 + m4, m3 - m4
-    return m0 + even1 + even2, odd1 + two * odd2, even1 + four * even2, odd1 + eight * odd2 + m5
-
-
-@njit(fastmath=CONTRACT)
-def _four_of_eight(m0, m1, m2, m3, m4, m5, m6, m7, constants):
-    """A' m for eight points."""
-    two, four, _, eight, _, _, half = constants
-    even1, odd1, even2, odd2, even3, odd3 = m1 + m2, m1 - m2, m3 + m4, m3 - m4, m5 + m6, m5 - m6
-    return (
-        m0 + even1 + even2 + even3,
-        odd1 + two * odd2 + half * odd3,
-        even1 + four * even2 + half * half * even3,
-        odd1 + eight * odd2 + half * half * half * odd3 + m7,
-    )
-
-
-@njit(inline="always")
-def _offsets(base, C):
-    """Where eight neighbouring pixels of C elements start."""
-    o, step = np.uintp(base), np.uintp(C)
-    o2, o4 = o + step + step, o + np.uintp(4 * C)
-    return o, o + step, o2, o2 + step, o4, o4 + step, o4 + step + step, o + np.uintp(7 * C)
-
-
-@njit(fastmath=CONTRACT)
 def _input_tile(x, n, r, c, tile, d, v, q, points):
-    """v[q] (len(points)^2, C) = B' x B of the window of image n at (r, c)."""
-    C = x.shape[3]
-    src, base, row = _locate(x, n, r, c, len(points), tile)
-    constants = _constants(x)
-    if len(points) == 6:
+    """v[q] (len(points)^2, :C) = B' x B of the window of image n at (r, c)."""
+    size, C, width = len(points), x.shape[3], v.shape[2]
+    src, base, row = _locate(x, n, r, c, size, tile)
+    out, o = v.reshape(-1), q * v.shape[1] * width
+    if size == 6:
+        _input6(src, base, row, d, 0, 6 * C, 6 * C)
         for i in range(6):
-            o0, o1, o2, o3, o4, o5, _, _ = _offsets(base + i * row, C)
-            for k in range(C):
-                u = np.uintp(k)
-                x0, x1, x2, x3 = src[o0 + u], src[o1 + u], src[o2 + u], src[o3 + u]
-                a = _six(x0, x1, x2, x3, src[o4 + u], src[o5 + u], constants)
-                d[i, 0, k], d[i, 1, k], d[i, 2, k], d[i, 3, k], d[i, 4, k], d[i, 5, k] = a
-        for j in range(6):
-            for k in range(C):
-                a = _six(d[0, j, k], d[1, j, k], d[2, j, k], d[3, j, k], d[4, j, k], d[5, j, k], constants)
-                v[q, j, k], v[q, 6 + j, k], v[q, 12 + j, k], v[q, 18 + j, k], v[q, 24 + j, k], v[q, 30 + j, k] = a
+            _input6(d, i * 6 * C, C, out, o + i * 6 * width, width, C)
     else:
+        _input8(src, base, row, d, 0, 8 * C, 8 * C)
         for i in range(8):
-            o0, o1, o2, o3, o4, o5, o6, o7 = _offsets(base + i * row, C)
-            for k in range(C):
-                u = np.uintp(k)
-                x0, x1, x2, x3 = src[o0 + u], src[o1 + u], src[o2 + u], src[o3 + u]
-                b = _eight(x0, x1, x2, x3, src[o4 + u], src[o5 + u], src[o6 + u], src[o7 + u], constants)
-                d[i, 0, k], d[i, 1, k], d[i, 2, k], d[i, 3, k] = b[0], b[1], b[2], b[3]
-                d[i, 4, k], d[i, 5, k], d[i, 6, k], d[i, 7, k] = b[4], b[5], b[6], b[7]
-        for j in range(8):
-            for k in range(C):
-                d0, d1, d2, d3 = d[0, j, k], d[1, j, k], d[2, j, k], d[3, j, k]
-                b = _eight(d0, d1, d2, d3, d[4, j, k], d[5, j, k], d[6, j, k], d[7, j, k], constants)
-                v[q, j, k], v[q, 8 + j, k], v[q, 16 + j, k], v[q, 24 + j, k] = b[0], b[1], b[2], b[3]
-                v[q, 32 + j, k], v[q, 40 + j, k], v[q, 48 + j, k], v[q, 56 + j, k] = b[4], b[5], b[6], b[7]
+            _input8(d, i * 8 * C, C, out, o + i * 8 * width, width, C)
 
 
-@njit(fastmath=CONTRACT)
+@njit
 def _signal_tile(dy, n, r, c, tile, d, s, q):
-    """s[q] (36, K) = A dy A' of the 4 x 4 tile of image n at (r, c)."""
-    K = dy.shape[3]
+    """s[q] (36, :K) = A dy A' of the 4 x 4 tile of image n at (r, c)."""
+    K, width = dy.shape[3], s.shape[2]
     src, base, row = _locate(dy, n, r, c, 4, tile)
-    constants = _constants(dy)
-    for i in range(4):
-        o0, o1, o2, o3, _, _, _, _ = _offsets(base + i * row, K)
-        for k in range(K):
-            u = np.uintp(k)
-            a = _signal(src[o0 + u], src[o1 + u], src[o2 + u], src[o3 + u], constants)
-            d[i, 0, k], d[i, 1, k], d[i, 2, k], d[i, 3, k], d[i, 4, k], d[i, 5, k] = a
-    for j in range(6):
-        for k in range(K):
-            a = _signal(d[0, j, k], d[1, j, k], d[2, j, k], d[3, j, k], constants)
-            s[q, j, k], s[q, 6 + j, k], s[q, 12 + j, k], s[q, 18 + j, k], s[q, 24 + j, k], s[q, 30 + j, k] = a
+    out, o = s.reshape(-1), q * s.shape[1] * width
+    _signal6(src, base, row, d, 0, 4 * K, 4 * K)
+    for i in range(6):
+        _signal6(d, i * 4 * K, K, out, o + i * 6 * width, width, K)
 
 
-@njit(fastmath=CONTRACT)
-def _output_tile(p, q, d, y, n, r, c, tile, points):
-    """The 4 x 4 outputs of image n at (r, c) = A' p[q] A, as far as they lie inside."""
+@njit
+def _output_tile(m, q, d, y, n, r, c, tile, points):
+    """The 4 x 4 outputs of image n at (r, c) = A' m[q] A, as far as they lie inside."""
     H, W, K = y.shape[1:]
+    size, width, flat = len(points), m.shape[2], y.reshape(-1)
     inside = r + 4 <= H and c + 4 <= W
-    out, base, row = (y.reshape(-1), ((n * H + r) * W + c) * K, W * K) if inside else (tile, 0, 4 * K)
-    constants = _constants(y)
-    for j in range(len(points)):
-        for k in range(K):
-            if len(points) == 6:
-                m0, m1, m2 = p[q, j, k], p[q, 6 + j, k], p[q, 12 + j, k]
-                a = _four_of_six(m0, m1, m2, p[q, 18 + j, k], p[q, 24 + j, k], p[q, 30 + j, k], constants)
-            else:
-                m0, m1, m2, m3 = p[q, j, k], p[q, 8 + j, k], p[q, 16 + j, k], p[q, 24 + j, k]
-                m4, m5, m6, m7 = p[q, 32 + j, k], p[q, 40 + j, k], p[q, 48 + j, k], p[q, 56 + j, k]
-                a = _four_of_eight(m0, m1, m2, m3, m4, m5, m6, m7, constants)
-            d[0, j, k], d[1, j, k], d[2, j, k], d[3, j, k] = a
-    for i in range(4):
-        o0, o1, o2, o3, _, _, _, _ = _offsets(base + i * row, K)
-        for k in range(K):
-            u = np.uintp(k)
-            m0, m1, m2, m3, m4, m5 = d[i, 0, k], d[i, 1, k], d[i, 2, k], d[i, 3, k], d[i, 4, k], d[i, 5, k]
-            if len(points) == 6:
-                a = _four_of_six(m0, m1, m2, m3, m4, m5, constants)
-            else:
-                a = _four_of_eight(m0, m1, m2, m3, m4, m5, d[i, 6, k], d[i, 7, k], constants)
-            out[o0 + u], out[o1 + u], out[o2 + u], out[o3 + u] = a
+    out, base, row = (flat, ((n * H + r) * W + c) * K, W * K) if inside else (tile, 0, 4 * K)
+    src, o = m.reshape(-1), q * m.shape[1] * width
+    if size == 6:
+        _output6(src, o, 6 * width, d, 0, 6 * width, 6 * width)
+        for i in range(4):
+            _output6(d, i * 6 * width, width, out, base + i * row, K, K)
+    else:
+        _output8(src, o, 8 * width, d, 0, 8 * width, 8 * width)
+        for i in range(4):
+            _output8(d, i * 8 * width, width, out, base + i * row, K, K)
     if not inside:
         for i in range(min(4, H - r)):
-            for j in range(min(4, W - c)):
-                o = np.uintp((i * 4 + j) * K)
-                for k in range(K):
-                    y[n, r + i, c + j, k] = tile[o + np.uintp(k)]
+            o, to = np.uintp(i * 4 * K), np.uintp(((n * H + r + i) * W + c) * K)
+            for q in range(min(4, W - c) * K):
+                flat[to + np.uintp(q)] = tile[o + np.uintp(q)]
+
+
+# -- products of many tiles, point by point --------------------------------------------------------------------------
+
+
+@njit
+def _multiply(v, U, out, count):
+    """out[q, e] (K) = v[q, e] (C) U[e] for the first `count` tiles q, rounded up to a multiple of 6."""
+    C, K = U.shape[1:]
+    tile, point = v.shape[1] * v.shape[2], v.shape[2]
+    v, u, out = v.reshape(-1), U.reshape(-1), out.reshape(-1)
+    for e in range(len(U)):
+        for k in range(0, K, LANES):
+            for q in range(0, count, 6):
+                o = q * tile + e * point
+                products6(v, o, tile, 1, u, e * C * K + k, K, out, o + k, tile, C, False)
+
+
+@njit
+def _correlate(v, s, dU, count):
+    """dU[e] (C, K) += the sum over the first `count` tiles q of v[q, e] (C) s[q, e]' (K)."""
+    C, K = dU.shape[1:]
+    tile, point = v.shape[1] * v.shape[2], v.shape[2]
+    v, s, du = v.reshape(-1), s.reshape(-1), dU.reshape(-1)
+    for e in range(len(dU)):
+        for k in range(0, K, LANES):
+            for c in range(0, C, 4):
+                o, to = e * point, (e * C + c) * K + k
+                products4(v, o + c, 1, tile, s, o + k, tile, du, to, K, count, True)
 
 
 # -- the block, forward ----------------------------------------------------------------------------------------------
 
 
-@njit(nogil=True, cache=True, fastmath=CONTRACT)
+@njit(nogil=True, cache=True)
 def _forward(part, parts, image, v, out, x, U, filters, slack, b, y, switches, points, kh, kw, sh, sw, top, left):
-    N, H, W, C = x.shape
-    K = y.shape[3]
+    N, H, W, _ = x.shape
     size = len(points)  # a tuple's length is known to the compiler, which then leaves out what other sizes need
     group, chunk, pad = len(image), len(v), size // 2 - 2
     tw = (W + 3) // 4
     per_image = (H + 3) // 4 * tw
-    tile, d = np.empty(size * size * max(C, K), x.dtype), np.empty((size, size, max(C, K)), x.dtype)
+    tile, d = np.empty(size * size * v.shape[2], x.dtype), np.empty(size * size * v.shape[2], x.dtype)
     first, last = share(N, part, parts)
     for n0 in range(first, last, group):
         images = min(group, last - n0)
@@ -295,13 +301,12 @@ def _forward(part, parts, image, v, out, x, U, filters, slack, b, y, switches, p
             for q in range(count):
                 g, r, c = (q0 + q) // per_image, (q0 + q) % per_image // tw * 4, (q0 + q) % tw * 4
                 _input_tile(x, n0 + g, r - pad, c - pad, tile, d, v, q, points)
-            for e in range(size * size):
-                gemm(v[:count, e, :C], U[e], 0, out[:count, e, :K])
+            _multiply(v, U, out, count)
             for q in range(count):
                 g, r, c = (q0 + q) // per_image, (q0 + q) % per_image // tw * 4, (q0 + q) % tw * 4
                 _output_tile(out, q, d, image, g, r, c, tile, points)
         for g in range(images):
-            pool_image(image, g, b, y, switches, n0 + g, kh, kw, sh, sw, top, left)
+            pool_image(image, g, b, True, y, switches, n0 + g, kh, kw, sh, sw, top, left)
             if len(filters):
                 _settle(image, g, x, n0 + g, filters, slack, b, y, switches, kh, kw, sh, sw, top, left)
 
@@ -312,8 +317,8 @@ def _settle(conv, g, x, n, filters, slack, b, y, switches, kh, kw, sh, sw, top, 
 
     Where outputs see the same inputs (a plain background) the first of them stands for all: `twin` names it.
     """
-    H, W, K = conv.shape[1:]
-    OH, OW = y.shape[1:3]
+    H, W = conv.shape[1:3]
+    OH, OW, K = y.shape[1:]
     zero, one = x.dtype.type(0), x.dtype.type(1)
     best, near, partial = np.zeros(K, x.dtype), np.empty(K, x.dtype), np.empty(x.shape[3], x.dtype)
     for h in range(H):
@@ -417,37 +422,52 @@ def _plain_sum(x, n, h, v, w, partial):
 # -- the block, backward ---------------------------------------------------------------------------------------------
 
 
-@njit(nogil=True, cache=True, fastmath=CONTRACT)
-def _backward(
-    part, parts, signal, v, s, x, flipped, y, switches, dy, dU, dbs, dx, need_dx, points, kh, kw, sh, sw, top, left
-):
-    N, H, W, C = x.shape
-    K = y.shape[3]
-    group, chunk, pad = len(signal), len(v), 1
+@njit(nogil=True, cache=True)
+def _backward_weights(
+    part, parts, signal, v, s, x, y, switches, dy, dU, dbs, points, kh, kw, sh, sw, top, left
+):  # fmt: skip
+    N, H, W, _ = x.shape
+    group, chunk = len(signal), len(v)
     tw = (W + 3) // 4
     per_image = (H + 3) // 4 * tw
-    du, db = dU[part], dbs[part]
-    tile, d = np.empty(36 * max(C, K), x.dtype), np.empty((6, 6, max(C, K)), x.dtype)
-    du[:] = 0
+    tile, d = np.empty(36 * v.shape[2], x.dtype), np.empty(36 * v.shape[2], x.dtype)
+    dU[part] = 0
+    first, last = share(N, part, parts)
+    for n0 in range(first, last, group):
+        images = min(group, last - n0)
+        for g in range(images):
+            unpool_image(y, switches, dy, n0 + g, signal, g, dbs[part], kh, kw, sh, sw, top, left)
+        for q0 in range(0, images * per_image, chunk):
+            count = min(chunk, images * per_image - q0)
+            for q in range(count):
+                g, r, c = (q0 + q) // per_image, (q0 + q) % per_image // tw * 4, (q0 + q) % tw * 4
+                _input_tile(x, n0 + g, r - 1, c - 1, tile, d, v, q, points)
+                _signal_tile(signal, g, r, c, tile, d, s, q)
+            _correlate(v, s, dU[part], count)
+
+
+@njit(nogil=True, cache=True)
+def _backward_data(
+    part, parts, signal, v, out, U, y, switches, dy, dx, points, kh, kw, sh, sw, top, left
+):  # fmt: skip
+    N, H, W, _ = dx.shape
+    size = len(points)
+    group, chunk, pad = len(signal), len(v), size // 2 - 2
+    tw = (W + 3) // 4
+    per_image = (H + 3) // 4 * tw
+    tile, d = np.empty(size * size * v.shape[2], dx.dtype), np.empty(size * size * v.shape[2], dx.dtype)
+    db = np.zeros(dy.shape[3], dy.dtype)
     first, last = share(N, part, parts)
     for n0 in range(first, last, group):
         images = min(group, last - n0)
         for g in range(images):
             unpool_image(y, switches, dy, n0 + g, signal, g, db, kh, kw, sh, sw, top, left)
         for q0 in range(0, images * per_image, chunk):
-            size = min(chunk, images * per_image - q0)
-            for q in range(size):
+            count = min(chunk, images * per_image - q0)
+            for q in range(count):
                 g, r, c = (q0 + q) // per_image, (q0 + q) % per_image // tw * 4, (q0 + q) % tw * 4
-                _input_tile(x, n0 + g, r - pad, c - pad, tile, d, v, q, points)
-                _signal_tile(signal, g, r, c, tile, d, s, q)
-            for e in range(36):
-                gemm_tn(v[:size, e, :C], s[:size, e, :K], 1, du[e])
-            if need_dx:
-                for q in range(size):
-                    g, r, c = (q0 + q) // per_image, (q0 + q) % per_image // tw * 4, (q0 + q) % tw * 4
-                    _input_tile(signal, g, r - pad, c - pad, tile, d, v, q, points)
-                for e in range(36):
-                    gemm(v[:size, e, :K], flipped[e], 0, s[:size, e, :C])
-                for q in range(size):
-                    g, r, c = (q0 + q) // per_image, (q0 + q) % per_image // tw * 4, (q0 + q) % tw * 4
-                    _output_tile(s, q, d, dx, n0 + g, r, c, tile, points)
+                _input_tile(signal, g, r - pad, c - pad, tile, d, v, q, points)
+            _multiply(v, U, out, count)
+            for q in range(count):
+                g, r, c = (q0 + q) // per_image, (q0 + q) % per_image // tw * 4, (q0 + q) % tw * 4
+                _output_tile(out, q, d, dx, n0 + g, r, c, tile, points)

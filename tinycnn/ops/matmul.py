@@ -1,0 +1,62 @@
+"""Matrix products for Numba kernels, from the blocks of simd.py that stay in registers.
+
+A BLAS would pack its operands, has threads of its own that must be held back, and takes microseconds to be called:
+for the small and narrow products of these kernels it reaches half of this speed. All arrays are flat, with an offset
+and strides.
+"""
+
+import numpy as np
+from numba import njit
+
+from .simd import LANES, dots1, dots2, products1, products4, products6
+
+ROWS = 128  # of a matrix that are packed together: 8 kB of float32 for each LANES columns
+
+
+@njit
+def multiply(a, a0, ai, ak, b, b0, bk, c, c0, ci, m, n, k, keep):
+    """c (m, n) = a (m, k) b (k, n), plus c if `keep`; n is a multiple of LANES.
+
+    Element (i, j) of a is a[a0 + i * ai + j * ak]; rows of b and c are bk and ci apart.
+    """
+    for j in range(0, n, LANES):
+        i = 0
+        while i < m:
+            o, to, left = a0 + i * ai, c0 + i * ci + j, m - i
+            if left >= 6 and left != 8:
+                products6(a, o, ai, ak, b, b0 + j, bk, c, to, ci, k, keep)
+                i += 6
+            elif left >= 4:
+                products4(a, o, ai, ak, b, b0 + j, bk, c, to, ci, k, keep)
+                i += 4
+            else:
+                products1(a, o, ai, ak, b, b0 + j, bk, c, to, ci, k, keep)
+                i += 1
+
+
+@njit
+def multiply_transposed(a, a0, ai, b, b0, bj, c, c0, ci, m, n, k):
+    """c (m, n) = a (m, k) b (n, k)'; rows are ai, bj and ci apart."""
+    for j in range(0, n, 4):
+        for i in range(0, m, 2):
+            if i + 2 <= m and j + 4 <= n:
+                dots2(a, a0 + i * ai, ai, b, b0 + j * bj, bj, c, c0 + i * ci + j, ci, k)
+            else:
+                for r in range(i, min(i + 2, m)):
+                    for s in range(j, min(j + 4, n)):
+                        dots1(a, a0 + r * ai, ai, b, b0 + s * bj, bj, c, c0 + r * ci + s, ci, k)
+
+
+@njit
+def pack(b, r0, r1, packed, rows):
+    """Copy b[r0:r1], LANES columns by LANES columns, to where each of them has its `rows` rows together."""
+    flat, columns = b.reshape(-1), b.shape[1]
+    for r in range(r0, r1):
+        for c in range(0, columns, LANES):
+            to, o = np.uintp(c * rows + (r - r0) * LANES), np.uintp(r * columns + c)
+            if c + LANES <= columns:
+                for q in range(LANES):
+                    packed[to + np.uintp(q)] = flat[o + np.uintp(q)]
+            else:
+                for q in range(LANES):
+                    packed[to + np.uintp(q)] = flat[o + np.uintp(q)] if c + q < columns else 0
