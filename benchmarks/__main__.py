@@ -193,20 +193,19 @@ def main(argv=None):
         print(text)
     works = catalogue(args.batch)
     print(report.line(report.COLUMNS), flush=True)
-    for name in args.work:
+    args.out.mkdir(parents=True, exist_ok=True)
+    for name in sorted(args.work, key=lambda name: name in EXTRAS):
         if name in works:
             run_work(works[name], args, results)
-    for name in args.work:
-        if name in EXTRAS:
+        else:
             run_extra(name, args, results)
+        report.write_json(args.out / "results.json", results)  # after each: a full run takes an hour
     finish(args, results)
     return 1 if results["failed"] else 0
 
 
 def finish(args, results):
-    """Write the files."""
-    args.out.mkdir(parents=True, exist_ok=True)
-    report.write_json(args.out / "results.json", results)
+    """Write the other files."""
     report.plot(args.out / "results.png", results)
     if args.write_results:
         name = "RESULTS.md" if args.backend == "cpu" else "RESULTS-GPU.md"

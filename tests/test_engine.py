@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinycnn import InputError, Network, fused, get_ops, gradcheck, losses, models
+from tinycnn import InputError, Network, fused, get_ops, gradcheck, losses, models, optim
 from tinycnn.gradcheck import relative_error
 from tinycnn.layers import Conv2D, Dense, Dropout, Flatten, MaxPool2D, ReLU
 
@@ -116,6 +116,22 @@ def test_the_fused_path_is_the_layered_path(backend, model):
     x = rng.random((11, *net.input_shape))
     x[:, : x.shape[1] // 2] = 0  # windows of ties, and after the ReLU windows of zeros
     assert_fused_is_layered(net, x, rng.integers(0, 5, 11), FUSED["float64"])
+
+
+@pytest.mark.parametrize("backend", FAST)
+@pytest.mark.parametrize("optimizer", [optim.Adam(1e-3, decay=0.1), optim.SGD(1e-2)])
+def test_a_step_is_the_same_whether_or_not_gradients_of_dense_layers_are_kept(backend, optimizer):
+    rng, found = np.random.default_rng(0), []
+    x, labels = rng.random((5, 8, 8, 2), np.float32), rng.integers(0, 3, 5)
+    specs = [Conv2D("c", 4, 3), ReLU("r"), MaxPool2D("p", 2, 2), Flatten("f"), Dense("d", 20), ReLU("s"), Dense("e", 3)]
+    for products in (False, True):
+        net = Network(specs, (8, 8, 2), backend=backend)
+        work, state = net.workspace(), optimizer.init(net.ops, net.params)
+        for t in (1, 2):
+            _, grads = fused.loss_and_grads(net, net.ops.from_images(x), labels, work, products=products)
+            optim.step(net.ops, optimizer, net.params, grads, state, t)
+        found.append([net.ops.to_numpy(a) for p in net.params.values() for a in p.values()])
+    assert all(np.array_equal(a, b) for a, b in zip(*found))
 
 
 @pytest.mark.parametrize("backend", FAST)

@@ -177,6 +177,24 @@ def test_adams_decay_shrinks_the_weight_by_its_share_and_leaves_the_step_as_it_i
     assert abs(found[0] - found[1] - 0.01 * 0.2 * 2.0) < TOLERANCE[str(ops.dtype)]
 
 
+@pytest.mark.parametrize("N, D, K", [(1, 1, 1), (6, 13, 20), (40, 300, 17)])
+def test_adam_on_a_dense_layer_needs_no_gradient_but_the_product(ops, N, D, K):
+    rng, constants = np.random.default_rng(D), (0.01, 0.9, 0.999, 1e-8)
+    p, m, v = make(ops, rng, D, K), ops.zeros((D, K)), ops.zeros((D, K))
+    start, gradients = p.copy(), []
+    for t in (1, 2):
+        x, dy = make(ops, rng, N, D), make(ops, rng, N, K)
+        ops.dense_adam_step(p, x, dy, m, v, *constants, t)
+        gradients.append(naive.dense(x.T, dy, np.zeros(K)))
+    expected = [naive.adam(start[at], [g[at] for g in gradients], *constants) for at in np.ndindex(D, K)]
+    assert relative_error(p, np.reshape(expected, p.shape)) < TOLERANCE[str(ops.dtype)]
+
+
+def test_column_sums(ops):
+    a = make(ops, np.random.default_rng(0), 3, 4, 5)
+    assert relative_error(ops.column_sums(a), a.sum((0, 1))) < TOLERANCE[str(ops.dtype)]
+
+
 def test_a_running_mean_moves_by_its_rate(ops):
     mean = ops.asarray([1.0, -2.0])
     ops.average(mean, ops.asarray([3.0, 2.0]), 0.25)

@@ -109,10 +109,12 @@ def forward(net, x, work, rng=None, upto=None):
     return x, caches
 
 
-def loss_and_grads(net, x, labels, work, rng=None, loss=None):
+def loss_and_grads(net, x, labels, work, rng=None, loss=None, products=False):
     """Return (mean softmax cross-entropy, {layer: {name: gradient}}) of one batch; see `forward`.
 
-    The mean is a number, or, where an array of one element is given as `loss`, that array.
+    The mean is a number, or, where an array of one element is given as `loss`, that array. With `products`, the
+    gradient of a dense layer's weights, the largest array of all, may be left as the pair (x, dy) whose product it is,
+    x' dy, for `optim.step` to multiply as it goes.
     """
     logits, caches = forward(net, x, work, rng)
     loss, dy = net.ops.softmax_cross_entropy(logits, labels, loss)
@@ -124,9 +126,12 @@ def loss_and_grads(net, x, labels, work, rng=None, loss=None):
         if isinstance(step, Block):
             grads[step.name], dy = step.grads(net.ops, p, cache, dy, i > first, work)
             continue
-        if isinstance(step, Dense):  # the largest arrays of all: they live in the workspace too
-            out = work((step.name, "dw"), p["w"].shape, net.dtype)
-            grads[step.name] = dict(zip("wb", net.ops.dense_backward_weights(cache, dy, out)))
+        if isinstance(step, Dense):  # its arrays live in the workspace too
+            if products and net.ops.late_products:
+                grads[step.name] = {"w": (cache, dy), "b": net.ops.column_sums(dy)}
+            else:
+                out = work((step.name, "dw"), p["w"].shape, net.dtype)
+                grads[step.name] = dict(zip("wb", net.ops.dense_backward_weights(cache, dy, out)))
             if i > first:
                 out = work((step.name, "dx"), (len(dy), len(p["w"])), net.dtype)
                 dy = net.ops.dense_backward_data(dy, p["w"], out)

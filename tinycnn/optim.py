@@ -38,9 +38,13 @@ class Adam:
         return _zeros(ops, params, "m") | _zeros(ops, params, "v")
 
     def update(self, ops, state, key, p, g, t):
-        """Step number `t` (from 1) of the parameter called `key` ("LAYER/NAME"), in place on `p` and `state`."""
+        """Step number `t` (from 1) of the parameter called `key` ("LAYER/NAME"), in place on `p` and `state`.
+
+        `g` is the gradient, or a pair (x, dy) of which it is the product x' dy.
+        """
         constants = (self.lr, self.beta1, self.beta2, self.eps, t, self.decay if key.endswith("/w") else 0.0)
-        ops.adam_step(p, g, state["m/" + key], state["v/" + key], *constants)
+        step, g = (ops.dense_adam_step, g) if isinstance(g, tuple) else (ops.adam_step, (g,))
+        step(p, *g, state["m/" + key], state["v/" + key], *constants)
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,8 @@ class SGD:
         return _zeros(ops, params, "v")
 
     def update(self, ops, state, key, p, g, t):
-        """Step number `t` (from 1) of the parameter called `key` ("LAYER/NAME"), in place on `p` and `state`."""
+        """See `Adam.update`."""
+        g = ops.dense_backward_weights(*g)[0] if isinstance(g, tuple) else g
         ops.sgd_step(p, g, state["v/" + key], self.lr, self.momentum)
 
 

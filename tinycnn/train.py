@@ -246,7 +246,8 @@ class _Run:
         batch = ops.put(batch)
         x, labels = ops.from_images(images, batch, moves), ops.take(labels, batch)
         unread = self.done - self.history.steps
-        _, grads = fused.loss_and_grads(self.net, x, labels, self.work, self.rng, self.losses[unread : unread + 1])
+        loss = self.losses[unread : unread + 1]
+        _, grads = fused.loss_and_grads(self.net, x, labels, self.work, self.rng, loss, products=True)
         self.done += 1
         optim.step(ops, optimizer, self.net.params, grads, self.state, self.done)
         if self.mean and self.done % AVERAGE_EVERY == 0:  # a plain mean at first, then one that forgets

@@ -55,7 +55,7 @@ class Side(Base):
 
         def step():
             steps[0] += 1
-            _, grads = fused.loss_and_grads(net, x, labels, memory, loss=loss)
+            _, grads = fused.loss_and_grads(net, x, labels, memory, loss=loss, products=True)
             optim.step(ops, adam, net.params, grads, state, steps[0])
             return loss
 

@@ -13,10 +13,18 @@ TILE = 1 << 16  # elements of cols that a tile may have: 256 kB of float32, half
 LINE = 64  # bytes
 
 
+def _packed(b):
+    """A matrix (N, U), LANES columns by LANES columns: (U / LANES rounded up, N, LANES)."""
+    packed = np.empty((round_up(b.shape[1]) // LANES, len(b), LANES), b.dtype)
+    kernels.pack(b, 0, len(b), packed.reshape(-1), len(b))
+    return packed
+
+
 class Ops(reference.Ops):
     """See `tinycnn.ops.reference.Ops`: the same contract, fast."""
 
     name = "cpu"
+    late_products = True
 
     def empty(self, shape, dtype):
         """On a cache line's boundary: vectors that cross one cost up to a quarter of the speed."""
@@ -103,15 +111,20 @@ class Ops(reference.Ops):
 
     def dense_backward_weights(self, x, dy, out=None):
         dw = np.empty((x.shape[1], dy.shape[1]), dy.dtype) if out is None else out
-        packed = np.empty((round_up(dy.shape[1]) // LANES, len(dy), LANES), dy.dtype)
-        kernels.pack(dy, 0, len(dy), packed.reshape(-1), len(dy))
-        run(kernels.dense_backward_weights, x, packed, dw, size=dw.size)
+        run(kernels.dense_backward_weights, x, _packed(dy), dw, size=dw.size)
         return dw, dy.sum(0)
 
+    def dense_adam_step(self, p, x, dy, m, v, lr, beta1, beta2, eps, t, decay=0.0):
+        constants = self._adam_constants(lr, beta1, beta2, eps, t, decay)
+        run(kernels.dense_adam_step, x, _packed(dy), p, m, v, *constants, size=p.size)
+
     def adam_step(self, p, g, m, v, lr, beta1, beta2, eps, t, decay=0.0):
+        constants = self._adam_constants(lr, beta1, beta2, eps, t, decay)
+        run(kernels.adam_step, *(a.reshape(-1) for a in (p, g, m, v)), *constants, size=p.size)
+
+    def _adam_constants(self, lr, beta1, beta2, eps, t, decay):
         constants = (lr / (1 - beta1**t), 1 - beta1, 1 - beta2, 1 / (1 - beta2**t), eps, 1 - lr * decay)
-        arrays = (a.reshape(-1) for a in (p, g, m, v))
-        run(kernels.adam_step, *arrays, *map(self.dtype.type, constants), size=p.size)
+        return map(self.dtype.type, constants)
 
     def sgd_step(self, p, g, v, lr, momentum):
         arrays = (a.reshape(-1) for a in (p, g, v))
@@ -171,8 +184,9 @@ class Ops(reference.Ops):
 
     @staticmethod
     def _filtered(w, stride, padding):
-        """Whether Winograd's filtering is the way of a convolution: not for pixels."""
-        return winograd.applies(w, stride, padding) and not thin.applies(w, stride, padding)
+        """Whether Winograd's filtering is the way of a convolution: not for pixels, nor for the signal of one map."""
+        many = w.shape[3] >= LANES and not thin.applies(w, stride, padding)
+        return many and winograd.applies(w, stride, padding)
 
     def largest(self, dx, out):
         run(kernels.largest, dx, out, size=dx.size)

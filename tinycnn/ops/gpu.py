@@ -203,7 +203,7 @@ class Ops(reference.Ops):
     def conv2d_backward_weights(self, x, dy, shape, stride=(1, 1), padding="SAME"):
         dw = self.empty(shape, self.dtype)
         self._backward_weights(x, dy, dw, stride, padding)
-        return dw, self._column_sums(dy)
+        return dw, self.column_sums(dy)
 
     # -- convolution by Winograd's minimal filtering (winograd.py), in the fused block alone ---------------------
 
@@ -298,7 +298,7 @@ class Ops(reference.Ops):
             self._backward_weights(x, signal, dw, stride, padding)
             if need_dx:
                 self._backward_data(signal, w, dx, stride, padding)
-        return dw, self._column_sums(dy), dx
+        return dw, self.column_sums(dy), dx
 
     # -- elementwise -------------------------------------------------------------------------------------------
 
@@ -343,11 +343,11 @@ class Ops(reference.Ops):
     def dense_backward_weights(self, x, dy, out=None):
         out = self.empty((x.shape[1], dy.shape[1]), self.dtype) if out is None else out
         self._gemm(x, dy, out, ta=True)
-        return out, self._column_sums(dy)
+        return out, self.column_sums(dy)
 
     # -- sums, loss, optimizers -----------------------------------------------------------------------------------
 
-    def _column_sums(self, a):
+    def column_sums(self, a):
         """Sum of a (..., K) over all axes but the last: spans of rows, then spans of their sums, until one is left."""
         K = a.shape[-1]
         rows = a.size // K
@@ -369,7 +369,7 @@ class Ops(reference.Ops):
         dlogits, losses = self.empty((N, K), self.dtype), self.empty((N, 1), self.dtype)
         labels = self.put(np.asarray(labels, np.int64)) if not isinstance(labels, cp.ndarray) else labels
         self._softmax_rows("softmax_cross_entropy", logits, labels, dlogits, losses, N, K)
-        mean = self._column_sums(losses)
+        mean = self.column_sums(losses)
         if loss is None:
             return float(mean.get()[0]), dlogits
         loss[...] = mean

@@ -5,15 +5,14 @@ between being written and being multiplied.
 
 Every kernel does part `part` of `parts` (parallel.py runs them): every element of an output has one owner, and sums
 over images are added up part by part in a fixed order.
-
-Compiled code is cached on disk by file: after a change in simd.py, matmul.py or here, touch the files that call it.
 """
 
 import numpy as np
 from numba import njit
 
 from .matmul import ROWS, multiply, multiply_transposed, pack
-from .simd import LANES, pool2, pool3
+from .parallel import kernel
+from .simd import LANES, pool1, pool2, pool3
 
 FEW = 16  # images, and rows of a matrix that they are multiplied with at a time
 INPUTS = 96  # of a dense layer whose weights are computed together
@@ -54,7 +53,7 @@ def im2col(x, n, r0, r1, kh, kw, sh, sw, top, left, OW, cols):
                             row[o + j * C + a] = x[n, h, v + j, a] if inside else 0
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def conv2d(part, parts, x, w, b, y, kh, kw, sh, sw, top, left, rows):
     """y = im2col(x) w + b, `rows` rows of output pixels at a time; w (kh*kw*C, K rounded up to whole vectors)."""
     N, OH, OW, K = y.shape
@@ -76,7 +75,7 @@ def conv2d(part, parts, x, w, b, y, kh, kw, sh, sw, top, left, rows):
                 out[q, k] = tile[q, k] + b[k]
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def conv2d_backward_data(part, parts, dy, w, dx, kh, kw, sh, sw, top, left, bands, rows):
     """dx = col2im(dy w), `rows` rows of output pixels at a time; an item owns one of `bands` bands of rows of dx.
 
@@ -110,7 +109,7 @@ def conv2d_backward_data(part, parts, dy, w, dx, kh, kw, sh, sw, top, left, band
                                 out[a] += add[a]
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def conv2d_backward_weights(part, parts, x, dy, dws, dbs, kh, kw, sh, sw, top, left, rows):
     """dws[part] (kh*kw*C, K or more) += im2col(x)' dy and dbs[part] (K,) += dy over this part's images."""
     N, OH, OW, K = dy.shape
@@ -136,11 +135,13 @@ def conv2d_backward_weights(part, parts, x, dy, dws, dbs, kh, kw, sh, sw, top, l
 
 
 @njit
-def pool_image(x, g, b, rectify, y, switches, n, kh, kw, sh, sw, top, left):
+def pool_image(x, g, b, rectify, slack, near, y, switches, n, kh, kw, sh, sw, top, left):
     """Pool image g of x (H, W, K or more) into y[n] and switches[n]; then, to `rectify`, bias and ReLU.
 
     The maximum commutes with both. The first of equals wins, padding never; a window that the ReLU turns off is all
     zeros, and its first place wins. The usual windows are kept in registers.
+
+    near (OH, OW) tells where rounding by `slack` might decide otherwise; below 0, it might nowhere.
     """
     H, W, width = x.shape[1:]
     OH, OW, K = y.shape[1:]
@@ -148,14 +149,19 @@ def pool_image(x, g, b, rectify, y, switches, n, kh, kw, sh, sw, top, left):
     for r in range(OH):
         for c in range(OW):
             h, v = r * sh - top, c * sw - left
-            if kh == kw and (kh == 2 or kh == 3) and h >= 0 and v >= 0:
+            if kh == kw and kh <= 3 and h >= 0 and v >= 0:
                 corner, unit = ((g * H + h) * W + v) * width, ((n * OH + r) * OW + c) * K
                 down, right = min(kh - 1, H - 1 - h) * W * width, min(kw - 1, W - 1 - v) * width
-                if kh == 2:
-                    pool2(flat, corner, W * width, down, width, right, b, rectify, pooled, unit, switched, unit, K)
+                row, o = W * width, unit
+                if kh == 1:
+                    close = pool1(flat, corner, row, down, width, right, b, rectify, slack, pooled, o, switched, o, K)
+                elif kh == 2:
+                    close = pool2(flat, corner, row, down, width, right, b, rectify, slack, pooled, o, switched, o, K)
                 else:
-                    pool3(flat, corner, W * width, down, width, right, b, rectify, pooled, unit, switched, unit, K)
+                    close = pool3(flat, corner, row, down, width, right, b, rectify, slack, pooled, o, switched, o, K)
+                near[r, c] = close
                 continue
+            near[r, c] = slack >= 0
             i0, i1, j0, j1 = max(0, -h), min(kh, H - h), max(0, -v), min(kw, W - v)
             for k in range(K):
                 first = i0 * kw + j0
@@ -172,15 +178,15 @@ def pool_image(x, g, b, rectify, y, switches, n, kh, kw, sh, sw, top, left):
                 y[n, r, c, k], switches[n, r, c, k] = best, where
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def maxpool2d(part, parts, x, y, switches, kh, kw, sh, sw, top, left):
-    b = np.zeros(y.shape[3], x.dtype)
+    b, near, never = np.zeros(y.shape[3], x.dtype), np.empty(y.shape[1:3], np.bool_), x.dtype.type(-1)
     first, last = share(len(x), part, parts)
     for n in range(first, last):
-        pool_image(x, n, b, False, y, switches, n, kh, kw, sh, sw, top, left)
+        pool_image(x, n, b, False, never, near, y, switches, n, kh, kw, sh, sw, top, left)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def unpool2d(part, parts, dy, switches, dx, kh, kw, sh, sw, top, left):
     """A pixel collects from every window that covers it and whose switch names it."""
     N, OH, OW, C = dy.shape
@@ -200,7 +206,7 @@ def unpool2d(part, parts, dy, switches, dx, kh, kw, sh, sw, top, left):
                         out[k] += signal[k] if switch[k] == here else 0
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def unpool2d_repeat(part, parts, dy, dx, sh, sw, top, left):
     N, OH, OW, C = dy.shape
     H, W = dx.shape[1:3]
@@ -215,7 +221,7 @@ def unpool2d_repeat(part, parts, dy, dx, sh, sw, top, left):
                 dx[n, h, v, k] = dy[n, r, c, k] if inside else 0
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def unpool2d_center(part, parts, dy, dx, kh, kw, sh, sw, top, left):
     N, OH, OW, C = dy.shape
     H, W = dx.shape[1:3]
@@ -267,7 +273,7 @@ def unpool_image(y, switches, dy, n, signal, g, db, kh, kw, sh, sw, top, left):
 # -- elementwise -----------------------------------------------------------------------------------------------------
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def relu(part, parts, x, y):
     first, last = share(len(x), part, parts)
     x, y = x[first:last], y[first:last]
@@ -275,7 +281,7 @@ def relu(part, parts, x, y):
         y[i] = 0 if x[i] <= 0 else x[i]  # NaN stays NaN, to be seen in the loss
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def relu_backward(part, parts, dy, y, dx, mask, rectify):
     first, last = share(len(dy), part, parts)
     dy, y, dx = dy[first:last], y[first:last], dx[first:last]
@@ -284,7 +290,7 @@ def relu_backward(part, parts, dy, y, dx, mask, rectify):
         dx[i] = dy[i] if keep else 0
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def largest(part, parts, dx, out):
     """out (N, H, W) = max(out, |dx| over colours and signals)."""
     N, H, W = out.shape
@@ -303,7 +309,7 @@ def largest(part, parts, dx, out):
 # -- dense -----------------------------------------------------------------------------------------------------------
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def dense(part, parts, x, w, partial):
     """partial[part] = this part's share of the sum over inputs in x w, so that each weight is read once.
 
@@ -326,7 +332,7 @@ def dense(part, parts, x, w, partial):
                 multiply(x, i, I, 1, packed, u * rows, LANES, y, u, columns, N, LANES, count, True)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def dense_backward_data(part, parts, dy, w, dx):
     (N, U), I = dy.shape, len(w)
     first, last = share(I, part, parts)
@@ -335,43 +341,68 @@ def dense_backward_data(part, parts, dy, w, dx):
     )  # fmt: skip
 
 
-@njit(nogil=True, cache=True)
+@njit
+def _gradient(x, dy, i0, i1, own, tile):
+    """tile[: (i1 - i0) * U] = x' dy for inputs i0 to i1; rows are U rounded up to whole vectors apart."""
+    N, columns, signal = len(x), len(dy) * LANES, dy.reshape(-1)
+    for n in range(N):  # copied: rows of x may lie a power of two apart and share a few lines of the cache
+        row = x[n]
+        for i in range(i0, i1):
+            own[n * INPUTS + i - i0] = row[i]
+    for i in range(0, i1 - i0, 6):
+        for c in range(0, columns, LANES):
+            rows, to = min(6, i1 - i0 - i), i * columns + c
+            multiply(own, i, 1, INPUTS, signal, c * N, LANES, tile, to, columns, rows, LANES, N, False)
+
+
+@kernel
 def dense_backward_weights(part, parts, x, dy, dw):
     """dw = x' dy; dy is packed as by `pack`, (U / LANES rounded up, N, LANES)."""
-    (N, I), U = x.shape, dw.shape[1]
-    columns = len(dy) * LANES
-    own, dy, tile = np.empty((N, INPUTS), x.dtype), dy.reshape(-1), np.empty(6 * columns, x.dtype)
-    first, last = share(I, part, parts)
+    columns, U = len(dy) * LANES, dw.shape[1]
+    own, tile = np.empty(len(x) * INPUTS, x.dtype), np.empty(INPUTS * columns, x.dtype)
+    first, last = share(len(dw), part, parts)
     for i0 in range(first, last, INPUTS):
         i1 = min(i0 + INPUTS, last)
-        for n in range(N):  # a copy, because rows of x may lie a power of two apart and share a few lines of the cache
-            row = x[n]
-            for i in range(i0, i1):
-                own[n, i - i0] = row[i]
-        for i in range(0, i1 - i0, 6):
-            rows = min(6, i1 - i0 - i)
-            for c in range(0, columns, LANES):
-                multiply(own.reshape(-1), i, 1, INPUTS, dy, c * N, LANES, tile, c, columns, rows, LANES, N, False)
-            for r in range(rows):
-                out = dw[i0 + i + r]
-                for u in range(U):
-                    out[u] = tile[r * columns + u]
+        _gradient(x, dy, i0, i1, own, tile)
+        for i in range(i0, i1):
+            row, out = (i - i0) * columns, dw[i]
+            for u in range(U):
+                out[u] = tile[np.uintp(row) + np.uintp(u)]
+
+
+@kernel
+def dense_adam_step(part, parts, x, dy, p, m, v, rate, gain1, gain2, correction2, eps, keep):
+    """`adam_step` for g = x' dy, some rows at a time: the gradient is used up before it leaves the cache."""
+    columns, U = len(dy) * LANES, p.shape[1]
+    own, tile = np.empty(len(x) * INPUTS, x.dtype), np.empty(INPUTS * columns, x.dtype)
+    first, last = share(len(p), part, parts)
+    for i0 in range(first, last, INPUTS):
+        i1 = min(i0 + INPUTS, last)
+        _gradient(x, dy, i0, i1, own, tile)
+        for i in range(i0, i1):
+            row = (i - i0) * columns
+            _adam(p[i], tile[row : row + U], m[i], v[i], rate, gain1, gain2, correction2, eps, keep)
 
 
 # -- optimizers ------------------------------------------------------------------------------------------------------
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def adam_step(part, parts, p, g, m, v, rate, gain1, gain2, correction2, eps, keep):
     first, last = share(len(p), part, parts)
     p, g, m, v = p[first:last], g[first:last], m[first:last], v[first:last]
+    _adam(p, g, m, v, rate, gain1, gain2, correction2, eps, keep)
+
+
+@njit
+def _adam(p, g, m, v, rate, gain1, gain2, correction2, eps, keep):
     for i in range(len(p)):
         m[i] += gain1 * (g[i] - m[i])
         v[i] += gain2 * (g[i] * g[i] - v[i])
         p[i] = p[i] * keep - rate * m[i] / (np.sqrt(v[i] * correction2) + eps)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def sgd_step(part, parts, p, g, v, lr, momentum):
     first, last = share(len(p), part, parts)
     p, g, v = p[first:last], g[first:last], v[first:last]
@@ -380,7 +411,7 @@ def sgd_step(part, parts, p, g, v, lr, momentum):
         p[i] -= lr * v[i]
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def average(part, parts, mean, p, rate):
     first, last = share(len(p), part, parts)
     mean, p = mean[first:last], p[first:last]

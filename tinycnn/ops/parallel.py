@@ -10,8 +10,10 @@ The number of threads is Numba's (environment variable NUMBA_NUM_THREADS; defaul
 import functools
 import itertools
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numba
+from numba.core.caching import FunctionCache, IndexDataCacheFile
 
 PARTS = 8  # pieces of a batch; sums over images are added up piece by piece
 SMALL = 1 << 18
@@ -20,6 +22,24 @@ SMALL = 1 << 18
 def threads():
     """Return how many threads compute."""
     return min(numba.config.NUMBA_NUM_THREADS, PARTS)
+
+
+class _Cache(FunctionCache):
+    """Numba's, which would use compiled code again until the function's own file changes: kernels share their parts."""
+
+    def __init__(self, function):
+        super().__init__(function)
+        files = [(path, path.stat()) for path in sorted(Path(__file__).parent.glob("*.py"))]
+        stamp = tuple((path.name, stat.st_mtime, stat.st_size) for path, stat in files)
+        base = self._impl.filename_base
+        self._cache_file = IndexDataCacheFile(cache_path=self._cache_path, filename_base=base, source_stamp=stamp)
+
+
+def kernel(function):
+    """Compile a function for one thread, without the interpreter's lock, and keep the code on disk."""
+    compiled = numba.njit(nogil=True)(function)
+    compiled._cache = _Cache(function)
+    return compiled
 
 
 @functools.cache

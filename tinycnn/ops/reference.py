@@ -26,6 +26,7 @@ class Ops:
     """
 
     name = "reference"
+    late_products = False  # whether dense_adam_step gains by not keeping the gradient
 
     def __init__(self, dtype="float32"):
         self.dtype = np.dtype(dtype)
@@ -236,6 +237,10 @@ class Ops:
         """(dw (in, out), db (out,)), dw in `out` if given."""
         return np.matmul(x.T, dy, out=out), dy.sum(0)
 
+    def column_sums(self, a):
+        """The sum (K,) of a (..., K) over all axes but the last."""
+        return a.reshape(-1, a.shape[-1]).sum(0)
+
     # -- loss and optimizers -----------------------------------------------------------------------------------
 
     def softmax(self, logits):
@@ -267,6 +272,10 @@ class Ops:
         v += (1 - beta2) * (g * g - v)
         p *= 1 - lr * decay
         p -= lr / (1 - beta1**t) * m / (np.sqrt(v / (1 - beta2**t)) + eps)
+
+    def dense_adam_step(self, p, x, dy, m, v, lr, beta1, beta2, eps, t, decay=0.0):
+        """`adam_step` on the weights p (in, out) of a dense layer, for the gradient x' dy, which nobody else needs."""
+        self.adam_step(p, self.dense_backward_weights(x, dy)[0], m, v, lr, beta1, beta2, eps, t, decay)
 
     def sgd_step(self, p, g, v, lr, momentum):
         """One step of gradient descent with momentum, in place on p and v: v = momentum v + g, p -= lr v."""

@@ -74,40 +74,49 @@ def _sum_loop(builder, count, begin, add, name):
     return results
 
 
-@intrinsic
-def sum_rows(typingctx, out, o, keep, rows, r, step, which, w, length, factors, f, places, p, count):
-    """Sum VECTORS vectors of many rows, each row times its factor: out[o : o + BLOCK] = the sum, plus itself if `keep`.
+def _sum_rows(keep):
+    """Make `sum_rows` and, to `keep` what is there already, `add_rows`."""
 
-    Vector v of row e < count is rows[r + which[w + e] * length + v * step :], its factor factors[f + places[p + e]].
-    """
-    i64 = numba.int64
-    signature = numba.void(out, i64, numba.boolean, rows, i64, i64, which, i64, i64, factors, i64, places, i64, i64)
+    @intrinsic
+    def kernel(typingctx, out, o, rows, r, step, which, w, length, factors, f, places, p, count):
+        """Sum VECTORS vectors of many rows, each row times its factor, to out[o : o + BLOCK].
 
-    def codegen(context, builder, sig, args):
-        out, rows, which, factors, places = (
-            builder.gep(_data(context, builder, sig.args[i], args[i]), [args[j]])
-            for i, j in ((0, 1), (3, 4), (6, 7), (9, 10), (11, 12))
-        )
-        keep, step, length, count = args[2], args[5], args[8], args[13]
-        real, item = context.get_value_type(sig.args[0].dtype), sig.args[0].dtype.bitwidth // 8
-        vector = ir.VectorType(real, LANES)
-        offsets = [builder.mul(step, ir.Constant(_I64, v)) for v in range(VECTORS)]
-        sums = [_vector(builder, out, ir.Constant(_I64, v * LANES), vector) for v in range(VECTORS)]
-        begin = [builder.select(keep, builder.load(total, align=item), _zero(vector)) for total in sums]
+        Vector v of row e < count is rows[r + which[w + e] * length + v * step :], its factor is
+        factors[f + places[p + e]].
+        """
+        i64 = numba.int64
+        signature = numba.void(out, i64, rows, i64, i64, which, i64, i64, factors, i64, places, i64, i64)
 
-        def add(e, totals):
-            row, place = (builder.sext(builder.load(builder.gep(a, [e])), _I64) for a in (which, places))
-            row, factor = builder.gep(rows, [builder.mul(row, length)]), builder.load(builder.gep(factors, [place]))
-            factor = _spread(builder, factor, vector)
-            values = (builder.load(_vector(builder, row, offset, vector), align=item) for offset in offsets)
-            products = (builder.fmul(value, factor, flags=_CONTRACT) for value in values)
-            return [builder.fadd(total, product, flags=_CONTRACT) for total, product in zip(totals, products)]
+        def codegen(context, builder, sig, args):
+            out, rows, which, factors, places = (
+                builder.gep(_data(context, builder, sig.args[i], args[i]), [args[j]])
+                for i, j in ((0, 1), (2, 3), (5, 6), (8, 9), (10, 11))
+            )
+            step, length, count = args[4], args[7], args[12]
+            real, item = context.get_value_type(sig.args[0].dtype), sig.args[0].dtype.bitwidth // 8
+            vector = ir.VectorType(real, LANES)
+            offsets = [builder.mul(step, ir.Constant(_I64, v)) for v in range(VECTORS)]
+            sums = [_vector(builder, out, ir.Constant(_I64, v * LANES), vector) for v in range(VECTORS)]
+            begin = [builder.load(total, align=item) if keep else _zero(vector) for total in sums]
 
-        for total, value in zip(sums, _sum_loop(builder, count, begin, add, "rows")):
-            builder.store(value, total, align=item)
-        return context.get_dummy_value()
+            def add(e, totals):
+                row, place = (builder.sext(builder.load(builder.gep(a, [e])), _I64) for a in (which, places))
+                row, factor = builder.gep(rows, [builder.mul(row, length)]), builder.load(builder.gep(factors, [place]))
+                factor = _spread(builder, factor, vector)
+                values = (builder.load(_vector(builder, row, offset, vector), align=item) for offset in offsets)
+                products = (builder.fmul(value, factor, flags=_CONTRACT) for value in values)
+                return [builder.fadd(total, product, flags=_CONTRACT) for total, product in zip(totals, products)]
 
-    return signature, codegen
+            for total, value in zip(sums, _sum_loop(builder, count, begin, add, "rows")):
+                builder.store(value, total, align=item)
+            return context.get_dummy_value()
+
+        return signature, codegen
+
+    return kernel
+
+
+sum_rows, add_rows = _sum_rows(False), _sum_rows(True)
 
 
 @intrinsic
@@ -251,25 +260,30 @@ dots1, dots2 = _dots(1, 1), _dots(2, 4)
 
 
 def _pool(size):
-    """Make `pool2` and `pool3`, for windows of 2x2 and 3x3 whose corner lies inside the image."""
+    """Make `pool1`, `pool2` and `pool3`, for windows of 1x1, 2x2 and 3x3 whose corner lies inside the image."""
 
     @intrinsic
-    def pool(typingctx, x, x0, row, down, pixel, right, b, rectify, y, y0, switches, s0, length):
+    def pool(typingctx, x, x0, row, down, pixel, right, b, rectify, slack, y, y0, switches, s0, length):
         """y[k] = the largest of a window for k < length, and switches[k] = its number in the window.
 
-        To `rectify`, y[k] = ReLU(the largest + b[k]).
+        Number i * size + j of channel k is x[x0 + i * row + j * pixel + k]. The first of equals wins. What hangs over
+        the image, farther than `down` or `right`, is replaced by the last inside, which has had its turn. To `rectify`,
+        y[k] = ReLU(the largest + b[k]); where the ReLU turns a window off, the first of all wins.
 
-        Number i * size + j of channel k is x[x0 + i * row + j * pixel + k]. The first of equals wins, and the first of
-        all where the ReLU turns the window off. What hangs over the image, farther than `down` or `right`, is replaced
-        by the last inside, which has had its turn.
+        Returns whether rounding by `slack` might decide otherwise: a rival so near to the largest, that so near to 0.
         """
-        i64 = numba.int64
-        signature = numba.void(x, i64, i64, i64, i64, i64, b, numba.boolean, y, i64, switches, i64, i64)
+        i64, real = numba.int64, x.dtype
+        signature = numba.boolean(
+            x, i64, i64, i64, i64, i64, b, numba.boolean, real, y, i64, switches, i64, i64
+        )  # fmt: skip
 
         def codegen(context, builder, sig, args):
-            x, b, y, switches = (_data(context, builder, sig.args[i], args[i]) for i in (0, 6, 8, 10))
-            x, y, switches = (builder.gep(array, [args[i]]) for array, i in ((x, 1), (y, 9), (switches, 11)))
+            x, b, y, switches = (_data(context, builder, sig.args[i], args[i]) for i in (0, 6, 9, 11))
+            x, y, switches = (builder.gep(array, [args[i]]) for array, i in ((x, 1), (y, 10), (switches, 12)))
+            rectify, slack, length = args[7], args[8], args[13]
             real, item = context.get_value_type(sig.args[0].dtype), sig.args[0].dtype.bitwidth // 8
+            number, byte = ir.IntType(32), ir.IntType(8)
+            near = cgutils.alloca_once_value(builder, ir.Constant(ir.IntType(1), 0))
 
             def offsets(step, most):
                 steps = [builder.mul(step, ir.Constant(_I64, i)) for i in range(size)]
@@ -282,40 +296,52 @@ def _pool(size):
                 def of(element):
                     return ir.VectorType(element, wide) if wide > 1 else element
 
-                def constant(element, number):
-                    return ir.Constant(of(element), [number] * wide if wide > 1 else number)
+                def constant(element, value):
+                    return ir.Constant(of(element), [value] * wide if wide > 1 else value)
 
                 def at(array, k, element):
                     return builder.bitcast(builder.gep(array, [k]), of(element).as_pointer())
 
-                number, byte = ir.IntType(32), ir.IntType(8)
+                def larger(a, b):
+                    return builder.fcmp_ordered(">", a, b)
+
+                every = _spread(builder, slack, of(real)) if wide > 1 else slack
                 with cgutils.for_range_slice(builder, first, last, ir.Constant(_I64, wide), _I64) as (k, _):
                     best, where = builder.load(at(places[0], k, real), align=item), constant(number, 0)
+                    second = constant(real, float("-inf"))
                     for i, place in enumerate(places[1:], 1):
                         value = builder.load(at(place, k, real), align=item)
-                        larger = builder.fcmp_ordered(">", value, best)
-                        best = builder.select(larger, value, best)
-                        where = builder.select(larger, constant(number, i), where)
+                        wins = larger(value, best)
+                        loser, best = builder.select(wins, best, value), builder.select(wins, value, best)
+                        where = builder.select(wins, constant(number, i), where)
+                        second = builder.select(larger(loser, second), loser, second)
                     rectified = builder.fadd(best, builder.load(at(b, k, real), align=item))
-                    best = builder.select(args[7], rectified, best)
-                    limit = builder.select(args[7], constant(real, 0.0), constant(real, float("-inf")))
+                    close = builder.fcmp_ordered("<=", builder.fsub(best, second), every)
+                    close = builder.or_(close, builder.fcmp_ordered("<=", rectified, every))
+                    on = builder.fcmp_ordered(">=", rectified, builder.fsub(constant(real, 0.0), every))
+                    close = builder.and_(close, on)
+                    if wide > 1:
+                        close = builder.bitcast(close, ir.IntType(wide))
+                        close = builder.icmp_unsigned("!=", close, ir.Constant(ir.IntType(wide), 0))
+                    builder.store(builder.or_(builder.load(near), close), near)
+                    limit = builder.select(rectify, constant(real, 0.0), constant(real, float("-inf")))
+                    best = builder.select(rectify, rectified, best)
                     off = builder.fcmp_ordered("<=", best, limit)
-                    best = builder.select(off, limit, best)
-                    where = builder.select(off, constant(number, 0), where)
+                    best, where = builder.select(off, limit, best), builder.select(off, constant(number, 0), where)
                     builder.store(best, at(y, k, real), align=item)
                     builder.store(builder.trunc(where, of(byte)), at(switches, k, byte), align=1)
 
-            whole = builder.and_(args[12], ir.Constant(_I64, -WIDE))
+            whole = builder.and_(length, ir.Constant(_I64, -WIDE))
             loop(ir.Constant(_I64, 0), whole, WIDE)
-            loop(whole, args[12], 1)
-            return context.get_dummy_value()
+            loop(whole, length, 1)
+            return builder.load(near)
 
         return signature, codegen
 
     return pool
 
 
-pool2, pool3 = _pool(2), _pool(3)
+pool1, pool2, pool3 = _pool(1), _pool(2), _pool(3)
 
 
 class _Number:

@@ -11,8 +11,8 @@ import numpy as np
 from numba import njit
 
 from .kernels import pad_image, share
-from .parallel import PARTS, run, threads
-from .simd import BLOCK, LANES, VECTORS, add_window, round_up, sum_rows
+from .parallel import PARTS, kernel, run, threads
+from .simd import BLOCK, LANES, VECTORS, add_rows, add_window, round_up, sum_rows
 
 SIGNALS = 1 << 16  # elements of the rows of images that a thread has at work: half of a usual L2 cache
 UNITS = 1 << 14  # pooled units that a thread has listed for dw
@@ -48,7 +48,7 @@ def backward_weights(x, w, y, switches, dy, pool, work):
     return np.ascontiguousarray(dw), dbs.sum(0)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _backward_weights(
     part, parts, padded, corners, gradients, counts,
     x, y, switches, dy, dws, dbs, band, ch, cw, kh, kw, sh, sw, top, left,
@@ -83,7 +83,7 @@ def _backward_weights(
                     for q in range(0, length, along):
                         o, start = ((part * K + k) * rows + i) * length + q, i * width + q
                         total = counts[k]
-                        sum_rows(out, o, True, padded, start, step, corners, f, 1, gradients, f, order, 0, total)
+                        add_rows(out, o, padded, start, step, corners, f, 1, gradients, f, order, 0, total)
 
 
 def backward_data(w, y, switches, dy, dx, pool, mask, rectify, work):
@@ -140,7 +140,7 @@ def _rectify(signals, signal, units, channels, first, count, totals, factors, f)
         totals[k] = 0  # the first of a channel stands for all of them
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _backward_data(
     part, parts, back, units, channels, counts, factors, sums, totals,
     w, y, switches, dy, dx, mask, rectify, ch, cw, length, kh, kw, sh, sw, top, left,
@@ -189,9 +189,9 @@ def _backward_data(
                         for s in range(s1 - s0):
                             o, to, f = ((s0 + s) * N + n) * OH * OW * K, s * P + q, s * longest
                             if rectify:
-                                sum_rows(sums, to, False, w, q, LANES, channels, p, P, factors, f, order, 0, count)
+                                sum_rows(sums, to, w, q, LANES, channels, p, P, factors, f, order, 0, count)
                             else:
-                                sum_rows(sums, to, False, w, q, LANES, channels, p, P, signals, o, units, p, count)
+                                sum_rows(sums, to, w, q, LANES, channels, p, P, signals, o, units, p, count)
                     for s in range(s1 - s0):  # in the ring of image rows: from row h to its end, then from its start
                         o = s * size + v * C
                         add_window(back, o + turn * width, width, sums, s * P, ch - turn, length)

@@ -6,10 +6,9 @@ built (no im2col). The output of an image stays in cache until it is pooled.
 """
 
 import numpy as np
-from numba import njit
 
 from .kernels import pad_image, pool_image, share
-from .parallel import run, threads
+from .parallel import kernel, run, threads
 from .simd import LANES, products4, products6, round_up, whole_vectors
 
 
@@ -30,7 +29,7 @@ def forward(x, w, b, y, switches, pool, work, exact):
     run(_forward, x, weights, b, y, switches, kh, kw, *pool, scratch=(conv, padded))
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _forward(part, parts, conv, padded, x, w, b, y, switches, ch, cw, kh, kw, sh, sw, top, left):
     N, H, W, C = x.shape
     _, L, K = w.shape
@@ -39,6 +38,7 @@ def _forward(part, parts, conv, padded, x, w, b, y, switches, ch, cw, kh, kw, sh
     for i in range(ch * L):
         offsets[i] = i // L * width + i % L
     image = conv[: H * W * K].reshape(1, H, W, K)
+    near, never = np.empty(y.shape[1:3], np.bool_), x.dtype.type(-1)
     first, last = share(N, part, parts)
     for n in range(first, last):
         pad_image(x, n, ch, cw, width, padded)
@@ -53,4 +53,4 @@ def _forward(part, parts, conv, padded, x, w, b, y, switches, ch, cw, kh, kw, sh
                     else:
                         products6(padded, o, C, offsets, weights, k, K, conv, to, K, ch * L, False)
                         c += 6
-        pool_image(image, 0, b, True, y, switches, n, kh, kw, sh, sw, top, left)
+        pool_image(image, 0, b, True, never, near, y, switches, n, kh, kw, sh, sw, top, left)

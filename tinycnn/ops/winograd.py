@@ -21,7 +21,7 @@ import numpy as np
 from numba import njit
 
 from .kernels import pool_image, share, unpool_image
-from .parallel import PARTS, run, threads
+from .parallel import PARTS, kernel, run, threads
 from .simd import LANES, products4, products6, round_up, rowwise, whole_vectors
 
 TILES = 48  # that are taken together, a multiple of 6: what they are transformed to stays in the last cache
@@ -162,7 +162,7 @@ _input6, _input8, _signal6 = rowwise(_six), rowwise(_eight), rowwise(_signal)
 _output6, _output8 = rowwise(_four_of_six), rowwise(_four_of_eight)
 
 
-@njit(cache=True)
+@kernel
 def _both_ways(x, m, y, size, points):
     """y (n, n) = T x (m, m) T' for numbers that are rows of `size`; n = len(points) says which T: G or, for 3, G'."""
     n = len(points)
@@ -285,7 +285,7 @@ def _correlate(v, s, dU, count):
 # -- the block, forward ----------------------------------------------------------------------------------------------
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _forward(part, parts, image, v, out, x, U, filters, slack, b, y, switches, points, kh, kw, sh, sw, top, left):
     N, H, W, _ = x.shape
     size = len(points)  # a tuple's length is known to the compiler, which then leaves out what other sizes need
@@ -293,6 +293,7 @@ def _forward(part, parts, image, v, out, x, U, filters, slack, b, y, switches, p
     tw = (W + 3) // 4
     per_image = (H + 3) // 4 * tw
     tile, d = np.empty(size * size * v.shape[2], x.dtype), np.empty(size * size * v.shape[2], x.dtype)
+    near = np.empty(y.shape[1:3], np.bool_)
     first, last = share(N, part, parts)
     for n0 in range(first, last, group):
         images = min(group, last - n0)
@@ -306,39 +307,47 @@ def _forward(part, parts, image, v, out, x, U, filters, slack, b, y, switches, p
                 g, r, c = (q0 + q) // per_image, (q0 + q) % per_image // tw * 4, (q0 + q) % tw * 4
                 _output_tile(out, q, d, image, g, r, c, tile, points)
         for g in range(images):
-            pool_image(image, g, b, True, y, switches, n0 + g, kh, kw, sh, sw, top, left)
+            doubt = x.dtype.type(-1)
             if len(filters):
-                _settle(image, g, x, n0 + g, filters, slack, b, y, switches, kh, kw, sh, sw, top, left)
+                doubt = slack * _largest(image, g)
+            pool_image(image, g, b, True, doubt, near, y, switches, n0 + g, kh, kw, sh, sw, top, left)
+            if doubt > 0:  # not of zeros
+                _settle(image, g, x, n0 + g, filters, doubt, near, b, y, switches, kh, kw, sh, sw, top, left)
+
+
+@njit
+def _largest(conv, g):
+    """The largest absolute value of image g."""
+    H, W, K = conv.shape[1:]
+    best, pixels = np.zeros(K, conv.dtype), conv[g].reshape(H * W, K)
+    for q in range(H * W):
+        value = pixels[q]
+        for k in range(K):
+            best[k] = abs(value[k]) if abs(value[k]) > best[k] else best[k]
+    return best.max()
 
 
 @njit(fastmath=CONTRACT)
-def _settle(conv, g, x, n, filters, slack, b, y, switches, kh, kw, sh, sw, top, left):
-    """Decide by plain sums where rounding might: several of a window near its maximum, or that near zero.
+def _settle(conv, g, x, n, filters, slack, near, b, y, switches, kh, kw, sh, sw, top, left):
+    """Decide by plain sums in the windows that are `near`: several values near the maximum, or that near zero.
 
     Where outputs see the same inputs (a plain background) the first of them stands for all: `twin` names it.
     """
     H, W = conv.shape[1:3]
     OH, OW, K = y.shape[1:]
     zero, one = x.dtype.type(0), x.dtype.type(1)
-    best, near, partial = np.zeros(K, x.dtype), np.empty(K, x.dtype), np.empty(x.shape[3], x.dtype)
-    for h in range(H):
-        for v in range(W):
-            value = conv[g, h, v]
-            for k in range(K):
-                best[k] = abs(value[k]) if abs(value[k]) > best[k] else best[k]
-    largest = best.max()
-    if largest == 0:  # of zeros
-        return
-    slack *= largest
+    best, rivals, partial = np.empty(K, x.dtype), np.empty(K, x.dtype), np.empty(x.shape[3], x.dtype)
     twin = np.empty(kh * kw, np.int64)
     for r in range(OH):
         i0, i1 = max(0, r * sh - top), min(H, r * sh - top + kh)
         for c in range(OW):
+            if not near[r, c]:
+                continue
             j0, j1 = max(0, c * sw - left), min(W, c * sw - left + kw)
             width = j1 - j0
             value = conv[g, i0, j0]
             for k in range(K):
-                best[k], near[k] = value[k], zero
+                best[k], rivals[k] = value[k], zero
             for i in range(i0, i1):
                 for j in range(j0, j1):
                     value = conv[g, i, j]
@@ -348,11 +357,11 @@ def _settle(conv, g, x, n, filters, slack, b, y, switches, kh, kw, sh, sw, top, 
                 for j in range(j0, j1):
                     value = conv[g, i, j]
                     for k in range(K):
-                        near[k] += one if value[k] >= best[k] - slack else zero
+                        rivals[k] += one if value[k] >= best[k] - slack else zero
             twin[0] = -1
             for k in range(K):
                 a = best[k] + b[k]
-                if not ((a >= -slack) & ((near[k] > one) | (a <= slack))):  # one branch, seldom taken
+                if not ((a >= -slack) & ((rivals[k] > one) | (a <= slack))):  # one branch, seldom taken
                     continue
                 if twin[0] < 0:
                     for e in range((i1 - i0) * width):
@@ -422,7 +431,7 @@ def _plain_sum(x, n, h, v, w, partial):
 # -- the block, backward ---------------------------------------------------------------------------------------------
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _backward_weights(
     part, parts, signal, v, s, x, y, switches, dy, dU, dbs, points, kh, kw, sh, sw, top, left
 ):  # fmt: skip
@@ -446,7 +455,7 @@ def _backward_weights(
             _correlate(v, s, dU[part], count)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _backward_data(
     part, parts, signal, v, out, U, y, switches, dy, dx, points, kh, kw, sh, sw, top, left
 ):  # fmt: skip
