@@ -8,6 +8,7 @@ and strides.
 import numpy as np
 from numba import njit
 
+from .parallel import kernel
 from .simd import LANES, dots1, dots2, products1, products4, products6
 
 ROWS = 128  # of a matrix that are packed together: 8 kB of float32 for each LANES columns
@@ -47,7 +48,7 @@ def multiply_transposed(a, a0, ai, b, b0, bj, c, c0, ci, m, n, k):
                         dots1(a, a0 + r * ai, ai, b, b0 + s * bj, bj, c, c0 + r * ci + s, ci, k)
 
 
-@njit
+@kernel
 def pack(b, r0, r1, packed, rows):
     """Copy b[r0:r1], LANES columns by LANES columns, to where each of them has its `rows` rows together."""
     flat, columns = b.reshape(-1), b.shape[1]

@@ -1,8 +1,7 @@
 """Inner loops as LLVM vectors: sums that stay in registers, as no compiler finds by itself.
 
-All arrays are flat and come with an offset: a slice would cost as much as the sum. Only their address is
-used, not their strides. A vector of LANES elements becomes as many registers as the
-processor needs.
+All arrays are flat and come with an offset: a slice would cost as much as the sum. Only their address is used. A
+vector of LANES elements becomes as many registers as the processor needs.
 """
 
 import llvmlite.binding
@@ -15,7 +14,7 @@ from numba.extending import intrinsic, register_jitable
 LANES = 16
 VECTORS = 5  # summed together by sum_rows: 10 of AVX2's 16 registers
 BLOCK = VECTORS * LANES
-WIDE = 16 if llvmlite.binding.get_host_cpu_features().get("avx512f") else 8  # elements of float32 in one register
+REGISTER = 64 if llvmlite.binding.get_host_cpu_features().get("avx512f") else 32  # bytes
 _I64 = ir.IntType(64)
 _CONTRACT = ("contract",)  # a * b + c may round once
 
@@ -191,7 +190,7 @@ products1, products4, products6 = _products(1), _products(4), _products(6)
 
 
 def _dots(rows, columns):
-    """Make `dots`, which keeps `rows` x `columns` sums in registers."""
+    """Make `dots1` and `dots2`, which keep one and 2 x 4 (`rows` x `columns`) sums in registers."""
 
     @intrinsic
     def dots(typingctx, a, a0, ai, b, b0, bj, c, c0, ci, length):
@@ -205,7 +204,8 @@ def _dots(rows, columns):
         def codegen(context, builder, sig, args):
             a, b, c = (builder.gep(_data(context, builder, sig.args[i], args[i]), [args[i + 1]]) for i in (0, 3, 6))
             real, item = context.get_value_type(sig.args[0].dtype), sig.args[0].dtype.bitwidth // 8
-            vector = ir.VectorType(real, WIDE)
+            wide = REGISTER // item
+            vector = ir.VectorType(real, wide)
 
             def starts(array, step, count):
                 return [builder.gep(array, [builder.mul(step, ir.Constant(_I64, i))]) for i in range(count)]
@@ -221,12 +221,12 @@ def _dots(rows, columns):
                 return add
 
             def vectors(start, k):
-                at = _vector(builder, start, builder.mul(k, ir.Constant(_I64, WIDE)), vector)
+                at = _vector(builder, start, builder.mul(k, ir.Constant(_I64, wide)), vector)
                 return builder.load(at, align=item)
 
-            whole = builder.sdiv(args[9], ir.Constant(_I64, WIDE))
+            whole = builder.sdiv(args[9], ir.Constant(_I64, wide))
             sums = _sum_loop(builder, whole, [_zero(vector)] * (rows * columns), add(vectors), "vectors")
-            done = builder.mul(whole, ir.Constant(_I64, WIDE))
+            done = builder.mul(whole, ir.Constant(_I64, wide))
 
             def single(start, k):
                 return builder.load(builder.gep(start, [builder.add(done, k)]))
@@ -331,8 +331,8 @@ def _pool(size):
                     builder.store(best, at(y, k, real), align=item)
                     builder.store(builder.trunc(where, of(byte)), at(switches, k, byte), align=1)
 
-            whole = builder.and_(length, ir.Constant(_I64, -WIDE))
-            loop(ir.Constant(_I64, 0), whole, WIDE)
+            whole = builder.and_(length, ir.Constant(_I64, -(REGISTER // item)))
+            loop(ir.Constant(_I64, 0), whole, REGISTER // item)
             loop(whole, length, 1)
             return builder.load(near)
 
@@ -393,8 +393,9 @@ def rowwise(formula, count=None):
                     for j, result in enumerate(formula(*(_Number(builder, value) for value in values))):
                         builder.store(result.value, row(y, args[5], j, q, type_), align=item)
 
-            whole = builder.and_(args[6], ir.Constant(_I64, -WIDE))
-            loop(ir.Constant(_I64, 0), whole, ir.VectorType(real, WIDE), WIDE)
+            wide = REGISTER // item
+            whole = builder.and_(args[6], ir.Constant(_I64, -wide))
+            loop(ir.Constant(_I64, 0), whole, ir.VectorType(real, wide), wide)
             loop(whole, args[6], real, 1)
             return context.get_dummy_value()
 
