@@ -194,7 +194,7 @@ def main(argv=None):
     works = catalogue(args.batch)
     print(report.line(report.COLUMNS), flush=True)
     args.out.mkdir(parents=True, exist_ok=True)
-    for name in sorted(args.work, key=lambda name: name in EXTRAS):
+    for name in args.work:
         if name in works:
             run_work(works[name], args, results)
         else:
