@@ -47,19 +47,8 @@ class Ops(reference.Ops):
         dx = np.empty(shape, dy.dtype)
         bands = -(-PARTS // max(len(dy), 1))  # a batch smaller than PARTS is cut further, by image rows
         rows = max(1, TILE // (dy.shape[2] * kh * kw * C))
-        run(
-            kernels.conv2d_backward_data,
-            dy,
-            whole_vectors(w.reshape(-1, K).T),
-            dx,
-            kh,
-            kw,
-            *stride,
-            top,
-            left,
-            bands,
-            rows,
-        )
+        turned = whole_vectors(w.reshape(-1, K).T)
+        run(kernels.conv2d_backward_data, dy, turned, dx, kh, kw, *stride, top, left, bands, rows)
         return dx
 
     def conv2d_backward_weights(self, x, dy, shape, stride=(1, 1), padding="SAME"):
@@ -112,7 +101,7 @@ class Ops(reference.Ops):
     def dense_backward_weights(self, x, dy, out=None):
         dw = np.empty((x.shape[1], dy.shape[1]), dy.dtype) if out is None else out
         run(kernels.dense_backward_weights, x, _packed(dy), dw, size=dw.size)
-        return dw, dy.sum(0)
+        return dw, self.column_sums(dy)
 
     def dense_adam_step(self, p, x, dy, m, v, lr, beta1, beta2, eps, t, decay=0.0):
         constants = self._adam_constants(lr, beta1, beta2, eps, t, decay)

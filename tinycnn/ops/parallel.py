@@ -29,10 +29,15 @@ class _Cache(FunctionCache):
 
     def __init__(self, function):
         super().__init__(function)
-        files = [(path, path.stat()) for path in sorted(Path(__file__).parent.glob("*.py"))]
-        stamp = tuple((path.name, stat.st_mtime, stat.st_size) for path, stat in files)
         base = self._impl.filename_base
-        self._cache_file = IndexDataCacheFile(cache_path=self._cache_path, filename_base=base, source_stamp=stamp)
+        self._cache_file = IndexDataCacheFile(cache_path=self._cache_path, filename_base=base, source_stamp=_stamp())
+
+
+@functools.cache
+def _stamp():
+    """Age and size of every file of this package, looked at once."""
+    files = [(path, path.stat()) for path in sorted(Path(__file__).parent.glob("*.py"))]
+    return tuple((path.name, stat.st_mtime, stat.st_size) for path, stat in files)
 
 
 def kernel(function):

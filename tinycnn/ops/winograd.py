@@ -6,7 +6,7 @@ polynomials at n points makes the convolution a product point by point (Lavin an
     y = A' [ (G w G') * (B' x B) ] A    n^2 products for 16 outputs, not 16 k^2: 4 times fewer for 3x3, 6.25 for 5x5
 
 The points are 0, 1, -1, 2, -2, then for 5x5 1/2, -1/2, and infinity. For C input channels each pair of them is a matrix
-product (tiles, C)(C, K). The adjoint gives the gradients (for 3x3; for 5x5 sparse.py does better):
+product (tiles, C)(C, K). The adjoint gives the gradients (dw for 3x3 alone; for 5x5 sparse.py does better):
 
     dw = G' [ (B' x B)' (A dy A') ] G, summed over tiles;    dx = the convolution of dy with the flipped weights
 
@@ -41,7 +41,7 @@ G = {
 
 
 def applies(w, stride, padding):
-    """Whether a convolution has a shape that these kernels know: 3x3 or (forward alone) 5x5, stride 1, SAME."""
+    """Whether a convolution has a shape that these kernels know: 3x3 or 5x5 (but for dw), stride 1, SAME."""
     return w.shape[0] == w.shape[1] and w.shape[0] in G and tuple(stride) == (1, 1) and padding == "SAME"
 
 
