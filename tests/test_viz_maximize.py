@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
+import viz.maximize
 from tinycnn import InputError, Network, layers, models
-from viz.maximize import NOISE, deprocess, maximize
+from viz.maximize import NOISE, deprocess, maximize, maximize_ways
 from viz.parametrize import Spectral
 from viz.presets import MAHENDRAN, OURS, PRELIMINARY, YOSINSKI_SETS, for_size, hidden
 from viz.regularizers import (
@@ -174,6 +175,31 @@ def test_a_unit_s_image_does_not_depend_on_the_other_units_of_the_call(conv):
     alone = maximize(conv, "fc", 3, **arguments)
     np.testing.assert_allclose(many.images[2], alone.images[0], rtol=1e-9)
     np.testing.assert_allclose(many.scores[:, 2], alone.scores[:, 0], rtol=1e-9)
+
+
+@pytest.mark.parametrize("together", [1, 7, 100])
+def test_ways_gone_side_by_side_end_as_they_would_one_by_one(conv, prior, monkeypatch, together):
+    """Different lengths, a second look at each step, a way of one step, whatever fits into a pass."""
+    monkeypatch.setattr(viz.maximize, "TOGETHER", together)
+    ways = [
+        {"steps": 7, "init": "noise", "regularizers": [Decay(0.01), Blur(0.5, 2), TotalVariation(0.01)]},
+        {"steps": 3, "init": "noise", "regularizers": [Affine(1, 5, 1.1), Noise(0.1)], "views": 2, "optimizer": "adam"},
+        {"steps": 5, "parametrization": prior, "objective": "log-odds", "regularizers": [Jitter(1)]},
+        {"steps": 0, "mean": 0.2},
+        {"steps": 9, "step_size": 2.0, "optimizer": "progress", "init": "noise"},
+    ]
+    found = maximize_ways(conv, "fc", [4, 0, 2], ways, seed=3)
+    assert len(found) == len(ways)
+    for way, m in zip(ways, found):
+        alone = maximize(conv, "fc", [4, 0, 2], seed=3, **way)
+        for name in ("images", "last", "scores", "objectives", "best_step"):
+            np.testing.assert_allclose(getattr(m, name), getattr(alone, name), rtol=1e-9, atol=1e-12, err_msg=name)
+
+
+def test_of_ways_that_cannot_be_gone_the_argument_is_named(conv):
+    with pytest.raises(InputError, match="optimizer 'sgd'"):
+        maximize_ways(conv, "fc", [0], [{"steps": 1}, {"optimizer": "sgd"}])
+    assert maximize_ways(conv, "fc", [0], []) == []
 
 
 def test_a_seed_gives_the_same_bytes_and_another_seed_another_image(conv):

@@ -62,23 +62,20 @@ def prior(s):
 
 def study_ways(s):
     """Return the ways of the study: unrestrained, each of its five regularizers alone, all together."""
-    five, color = tuple(step for step, _ in FIVE.values()), _color(s)
-    return [
-        _run(s, "nothing", ASCENT, False),
-        *[_run(s, name, ASCENT | {"regularizers": (step,)}, False) for name, (step, _) in FIVE.items()],
-        _run(s, "all five", ASCENT | {"regularizers": five}, False),
-        _run(s, "all, in [0, 1]", ASCENT | {"regularizers": (*five, r.Clip(0, 1)), "mean": color}),
-    ]
+    five = tuple(step for step, _ in FIVE.values())
+    sets = {"nothing": (), **{name: (step,) for name, (step, _) in FIVE.items()}, "all five": five}
+    ways = {name: ASCENT | {"regularizers": some} for name, some in sets.items()}
+    ways["all, in [0, 1]"] = ASCENT | {"regularizers": (*five, r.Clip(0, 1)), "mean": _color(s)}
+    return _run(s, ways, deprocessed=sets)
 
 
 def published_ways(s):
     """Return the ways of Yosinski et al. and of Mahendran and Vedaldi, around the mean colour, and, last, ours."""
     color = {"mean": _color(s)}
-    return [
-        *[_run(s, f"Yosinski {i}", preset | color) for i, preset in enumerate(presets.YOSINSKI_SETS, 1)],
-        _run(s, "Mahendran", presets.MAHENDRAN | color),
-        _run(s, "ours", presets.for_size(s.net.input_shape[0]) | {"parametrization": prior(s)}),
-    ]
+    ways = {f"Yosinski {i}": preset | color for i, preset in enumerate(presets.YOSINSKI_SETS, 1)}
+    ways["Mahendran"] = presets.MAHENDRAN | color
+    ways["ours"] = presets.for_size(s.net.input_shape[0]) | {"parametrization": prior(s)}
+    return _run(s, ways)
 
 
 def surest(s):
@@ -138,8 +135,16 @@ def _color(s):
     return s.images[:10_000].mean((0, 1, 2)) / 255
 
 
-def _run(s, name, arguments, is_picture=True):
-    arguments = arguments | {"steps": steps(s, arguments["steps"])}
-    m = maximize.maximize(s.net, s.output, range(len(s.info.classes)), seed=s.seed, **arguments)
-    shown = m.images if is_picture else maximize.deprocess(m.images)
-    return Way(name, m.images, bits(shown), m.scores[m.best_step].diagonal())
+def _run(s, ways, deprocessed=()):
+    """Go each way {name: arguments of `maximize`}; those of `deprocessed` are shown at a common contrast."""
+    settings = [arguments | {"steps": steps(s, arguments["steps"])} for arguments in ways.values()]
+    found = maximize.maximize_ways(s.net, s.output, range(len(s.info.classes)), settings, seed=s.seed)
+    return [
+        Way(
+            name,
+            m.images,
+            bits(maximize.deprocess(m.images) if name in deprocessed else m.images),
+            m.scores[m.best_step].diagonal(),
+        )
+        for name, m in zip(ways, found)
+    ]

@@ -10,10 +10,12 @@ iteration:
     clip -> image -> [transform] -> forward -> seed at the unit -> backward -> [adjoint] -> minus penalties' gradients
          -> [to the unknowns] -> step -> decay -> blur -> clip small norms -> clip small contributions -> project norms
 
-All units of a call are one batch, and yet independent: each has its own random numbers and step size. `presets` has
-the constants that are known to work, `regularizers`, `transforms` and `parametrize` the parts.
+All units of a call are one batch, and yet independent: each has its own random numbers and step size. So are whole
+ascents, in `maximize_ways`: for a small batch the network mostly reads its own weights. `presets` has the constants
+that are known to work, `regularizers`, `transforms` and `parametrize` the parts.
 """
 
+import inspect
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +31,7 @@ NOISE = 10 / 255  # Yosinski et al. start from N(0, 10) on 255
 STEP_ORDER = (Decay, Blur, ClipNorm, ClipContribution, NormProjection)
 OPTIMIZERS = ("constant", "progress", "normalized", "mahendran", "adam")
 OBJECTIVES = ("activation", "log-odds")
+TOGETHER = 100  # images of several ascents in one pass
 
 
 @dataclass(frozen=True)
@@ -136,6 +139,87 @@ def maximize(
         Unknown layer, optimizer, init, position or objective; a unit that the layer does not have; a step count,
         rate, mean or array that makes no sense; an ascent that diverges to infinite pixels.
     """
+    ascent = _ascent(
+        net, layer, units, steps, step_size, regularizers, init, noise, seed, optimizer, max_rate, mean, position,
+        objective, parametrization, views, progress,
+    )  # fmt: skip
+    return _climb(net, layer, [ascent])[0]
+
+
+def maximize_ways(net, layer, units, ways, seed=0, progress=False):
+    """Find images for the same units in several ways, as `maximize` would one after the other.
+
+    The network sees the images of all ways in one batch, which takes a fraction of the time.
+
+    Parameters
+    ----------
+    net, layer, units, seed, progress
+        As for `maximize`.
+    ways : sequence of dict
+        The other arguments of `maximize`, for each way.
+
+    Returns
+    -------
+    list of Maximization
+        One for each way.
+
+    Raises
+    ------
+    InputError
+        As for `maximize`.
+    """
+    signature, ascents = inspect.signature(maximize), []
+    for way in ways:
+        bound = signature.bind(net, layer, units, seed=seed, progress=progress, **way)
+        bound.apply_defaults()
+        ascents.append(_ascent(**bound.arguments))
+    return _climb(net, layer, ascents)
+
+
+def _climb(net, layer, ascents):
+    """Run ascents side by side, their images in common passes through the network; return what each found.
+
+    An ascent is a generator. It yields (images, whether it wants their gradient) and is sent the layer's output; if it
+    wants the gradient, it yields the signal at the layer next, and is sent what arrives at the images.
+    """
+    work, found = net.workspace(), [None] * len(ascents)
+    wishes = dict(enumerate(map(next, ascents)))
+    while wishes:
+        looks = [i for i, (_, gradient) in wishes.items() if not gradient]
+        for group in _groups(looks or wishes, {i: len(images) for i, (images, _) in wishes.items()}):
+            images = [wishes[i][0] for i in group]
+            ends = np.cumsum([len(some) for some in images])[:-1]
+            trace = net.forward(np.concatenate(images), upto=layer, work=work)
+            answers = np.split(trace[layer], ends)
+            if not looks:
+                signals = [ascents[i].send(y) for i, y in zip(group, answers)]
+                answers = np.split(net.backward(trace, np.concatenate(signals), at=layer, rule="gradient"), ends)
+            for i, answer in zip(group, answers):
+                try:
+                    wishes[i] = ascents[i].send(answer)
+                except StopIteration as end:
+                    found[i] = end.value
+                    del wishes[i]
+    return found
+
+
+def _groups(ascents, sizes):
+    """Lists of ascents with `TOGETHER` images at most, or of one ascent that has more."""
+    groups, total = [], np.inf
+    for i in ascents:
+        total += sizes[i]
+        if total > TOGETHER:
+            groups.append([])
+            total = sizes[i]
+        groups[-1].append(i)
+    return groups
+
+
+def _ascent(
+    net, layer, units, steps, step_size, regularizers, init, noise, seed, optimizer, max_rate, mean, position,
+    objective, parametrization, views, progress,
+):  # fmt: skip
+    """One ascent as a generator, see `_climb`; the arguments are those of `maximize`."""
     net.check_layer(layer)
     units = units_of(net, layer, units)
     choose(optimizer, OPTIMIZERS, "optimizer")
@@ -149,7 +233,7 @@ def maximize(
     mean = _fit(mean, net.input_shape, net.dtype, "mean")
     rngs = [np.random.default_rng([seed, int(unit)]) for unit in units]
     x = _start(init, rngs, net, noise)
-    state, work = {}, net.workspace()
+    state = {}
     scores, objectives = np.empty((2, steps + 1, len(units)))
     best = np.full(len(units), -np.inf)
     best_step, best_image = np.zeros(len(units), int), np.empty_like(x)
@@ -158,8 +242,8 @@ def maximize(
         for clip in clips:
             x = clip.apply(x, mean=mean)
         image = mean + x if parametrization is None else parametrization.image(x)
-        trace = net.forward(image, upto=layer, work=work)
-        scores[i], objectives[i], one = _score(trace[layer], units, position, objective)
+        y = yield image, i < steps and not transforms
+        scores[i], objectives[i], one = _score(y, units, position, objective)
         penalty_grad = 0.0
         for r in penalties:
             value, g = r.value_and_grad(x if parametrization is None else image)
@@ -175,9 +259,9 @@ def maximize(
             for r in transforms:
                 draws.append(np.stack([r.draw(rng, image.shape[1:]) for rng in rngs for _ in range(views)]))
                 seen = r.apply(seen, draws[-1])
-            trace = net.forward(seen, upto=layer, work=work)
-            one = _score(trace[layer], np.repeat(units, views), position, objective)[2]
-        g = net.backward(trace, one, at=layer, rule="gradient")
+            y = yield seen, True
+            one = _score(y, np.repeat(units, views), position, objective)[2]
+        g = yield one
         if transforms:
             for r, drawn in zip(reversed(transforms), reversed(draws)):
                 g = r.adjoint(g, drawn)

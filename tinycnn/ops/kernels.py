@@ -14,7 +14,8 @@ from .matmul import ROWS, multiply, multiply_transposed, pack
 from .parallel import kernel
 from .simd import LANES, pool1, pool2, pool3
 
-FEW = 16  # images, and rows of a matrix that they are multiplied with at a time
+FEW = 10  # images for which packing a matrix pays
+UNPACKED = 16  # rows of a matrix that fewer images are multiplied with at a time
 INPUTS = 96  # of a dense layer whose weights are computed together
 
 
@@ -317,7 +318,7 @@ def dense(part, parts, x, w, partial):
     """
     (N, I), (U, columns) = x.shape, (w.shape[1], partial.shape[2])
     direct = N < FEW and U == columns
-    rows = FEW if direct else ROWS
+    rows = UNPACKED if direct else ROWS
     first, last = share(I, part, parts)
     partial[part] = 0
     x, weights, y = x.reshape(-1), w.reshape(-1), partial[part].reshape(-1)

@@ -142,6 +142,24 @@ def add_window(typingctx, image, at, width, window, w, rows, length):
     return signature, codegen
 
 
+@intrinsic
+def deal(typingctx, row, r, out, o, step, count):
+    """out[o + v * step + q] = row[r + v * LANES + q] for v < count, q < LANES."""
+    i64 = numba.int64
+    signature = numba.void(row, i64, out, i64, i64, i64)
+
+    def codegen(context, builder, sig, args):
+        row, out = (builder.gep(_data(context, builder, sig.args[i], args[i]), [args[i + 1]]) for i in (0, 2))
+        vector, item = ir.VectorType(context.get_value_type(sig.args[0].dtype), LANES), sig.args[0].dtype.bitwidth // 8
+        with cgutils.for_range(builder, args[5]) as part:
+            source = _vector(builder, row, builder.mul(part.index, ir.Constant(_I64, LANES)), vector)
+            target = _vector(builder, out, builder.mul(part.index, args[4]), vector)
+            builder.store(builder.load(source, align=item), target, align=item)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
 def _products(rows):
     """Make `products1`, `products4`, `products6`: they differ in the number of `rows` of c that stay in registers."""
 

@@ -38,7 +38,11 @@ def _trial(s):
     c = min(3, len(s.info.classes) - 1)
     steps = ablation.steps(s, presets.PRELIMINARY["steps"])
     times = sorted({min(t, steps) for t in (1, 3, 10, 30, steps)})
-    runs = [maximize.maximize(s.net, s.output, [c], seed=s.seed, **presets.PRELIMINARY | {"steps": t}) for t in times]
+    runs, x = [], presets.PRELIMINARY["init"]
+    for before, after in pairwise([0, *times]):
+        preset = presets.PRELIMINARY | {"steps": after - before, "init": x}
+        runs.append(maximize.maximize(s.net, s.output, [c], seed=s.seed, **preset))
+        x = runs[-1].last
     last = np.concatenate([m.last for m in runs])
     shown = maximize.deprocess(last)
     logits = s.net.logits(np.concatenate([last, ablation.bits(shown)]).astype(s.net.dtype))
