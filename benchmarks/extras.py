@@ -44,7 +44,7 @@ def memory(args, sides, note):
 
 def scaling(args, sides, note):
     """Our time per image by batch size, STL-10 network."""
-    data, rows = {}, {batch: [str(batch)] for batch in BATCHES}
+    data, rows, lines = {}, {batch: [str(batch)] for batch in BATCHES}, []
     for kind in ("train", "infer"):
         with contextlib.ExitStack() as stack:
             workers = {batch: stack.enter_context(Worker("ours", args.backend, args.threads)) for batch in BATCHES}
@@ -52,6 +52,8 @@ def scaling(args, sides, note):
                 worker("prepare", Work(kind, "stl10", batch))
                 worker("choose")
             times = time_rounds(workers, args.rounds)
+        slope, constant = statistics.linear_regression(BATCHES, [statistics.median(times[batch]) for batch in BATCHES])
+        lines.append(f"{kind}: {constant:.0f} ms + {slope:.2f} ms an image")
         per_image = {batch: [ms / batch for ms in times[batch]] for batch in BATCHES}
         for batch in BATCHES:
             to_100 = spread([a / b for a, b in zip(per_image[batch], per_image[100])])
@@ -59,13 +61,26 @@ def scaling(args, sides, note):
             data[f"{kind}-{batch}"] = {"ms_per_image": median, **to_100}
             rows[batch] += [f"{median:.2f}", "{ratio:.2f} ({ratio_min:.2f} to {ratio_max:.2f})".format(**to_100)]
     head = ("batch", "train, ms per image", "to batch 100", "infer, ms per image", "to batch 100")
-    title = "Cost per image by batch size, STL-10 network"
+    title = f"Cost per image by batch size, STL-10 network ({'; '.join(lines)})"
     return {"title": title, "head": head, "rows": list(rows.values()), "data": data}
 
 
 def threads(args, sides, note):
-    """Ours with one thread against all."""
+    """Ours with one thread against all, and, to know what this machine grants, a large matrix product."""
     data, rows = {}, []
+
+    def add(name, times):
+        data[name] = gain = spread([a / b for a, b in zip(times[1], times[args.threads])])
+        medians = (f"{statistics.median(ms):,.1f}" for ms in times.values())
+        rows.append((name, *medians, "{ratio:.2f} ({ratio_min:.2f} to {ratio_max:.2f})".format(**gain)))
+
+    with contextlib.ExitStack() as stack:
+        workers = {n: stack.enter_context(Worker("ours", args.backend, n)) for n in (1, args.threads)}
+        times = {n: [] for n in workers}
+        for _ in range(args.rounds):
+            for n, worker in workers.items():
+                times[n].append(1e5 / worker("peak"))
+    add("100 GFLOP of matrix products (NumPy's BLAS)", times)
     for model in ("mnist", "cifar10", "stl10"):
         for kind in ("train", "infer"):
             work = Work(kind, model, args.batch)
@@ -74,11 +89,7 @@ def threads(args, sides, note):
                 for worker in workers.values():
                     worker("prepare", work)
                     worker("choose")
-                times = time_rounds(workers, args.rounds)
-            gain = spread([a / b for a, b in zip(times[1], times[args.threads])])
-            data[work.name] = gain
-            medians = (f"{statistics.median(ms):,.1f}" for ms in times.values())
-            rows.append((work.name, *medians, "{ratio:.2f} ({ratio_min:.2f} to {ratio_max:.2f})".format(**gain)))
+                add(work.name, time_rounds(workers, args.rounds))
     head = ("work", "1 thread, ms", f"{args.threads} threads, ms", "times as fast")
     return {"title": f"1 thread against {args.threads}", "head": head, "rows": rows, "data": data}
 

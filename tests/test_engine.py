@@ -1,5 +1,7 @@
 """Layers, networks and the fused path: gradients by finite differences, shapes, and what is refused."""
 
+import multiprocessing
+
 import hosted
 import numpy as np
 import pytest
@@ -371,3 +373,17 @@ def test_bad_input_gets_one_clear_line(call, message):
     with pytest.raises(InputError, match=message) as caught:
         call(models.build("mnist", "cpu"))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="this system cannot fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_forked_process_computes_like_its_parent():
+    """It has none of the threads that its parent's kernels share."""
+    net, x = models.build("mnist", backend="cpu"), np.random.default_rng(0).random((60, 28, 28, 1), np.float32)
+    logits, fork = net.logits(x), multiprocessing.get_context("fork")
+    receive, send = fork.Pipe(duplex=False)
+    child = fork.Process(target=lambda: send.send(net.logits(x)), daemon=True)
+    child.start()
+    assert receive.poll(60), "the child hangs"
+    assert (receive.recv() == logits).all()
+    child.join()

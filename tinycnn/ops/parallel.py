@@ -9,6 +9,7 @@ The number of threads is Numba's (environment variable NUMBA_NUM_THREADS; defaul
 
 import functools
 import itertools
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -50,6 +51,10 @@ def kernel(function):
 @functools.cache
 def _helpers(count):
     return ThreadPoolExecutor(count, thread_name_prefix="tinycnn")
+
+
+if hasattr(os, "register_at_fork"):  # a forked process has none of its parent's threads
+    os.register_at_fork(after_in_child=_helpers.cache_clear)
 
 
 def run(kernel, *args, scratch=(), parts=PARTS, size=SMALL):
