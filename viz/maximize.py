@@ -146,14 +146,14 @@ def maximize(
     return _climb(net, layer, [ascent])[0]
 
 
-def maximize_ways(net, layer, units, ways, seed=0, progress=False):
+def maximize_ways(net, layer, units, ways, seed=0):
     """Find images for the same units in several ways, as `maximize` would one after the other.
 
     The network sees the images of all ways in one batch, which takes a fraction of the time.
 
     Parameters
     ----------
-    net, layer, units, seed, progress
+    net, layer, units, seed
         As for `maximize`.
     ways : sequence of dict
         The other arguments of `maximize`, for each way.
@@ -170,7 +170,7 @@ def maximize_ways(net, layer, units, ways, seed=0, progress=False):
     """
     signature, ascents = inspect.signature(maximize), []
     for way in ways:
-        bound = signature.bind(net, layer, units, seed=seed, progress=progress, **way)
+        bound = signature.bind(net, layer, units, seed=seed, **way)
         bound.apply_defaults()
         ascents.append(_ascent(**bound.arguments))
     return _climb(net, layer, ascents)

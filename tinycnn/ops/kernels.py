@@ -136,22 +136,22 @@ def conv2d_backward_weights(part, parts, x, dy, dws, dbs, kh, kw, sh, sw, top, l
 
 
 @njit
-def pool_image(x, g, b, rectify, slack, near, y, switches, n, kh, kw, sh, sw, top, left):
-    """Pool image g of x (H, W, K or more) into y[n] and switches[n]; then, to `rectify`, bias and ReLU.
+def pool_image(x, b, rectify, slack, near, y, switches, n, kh, kw, sh, sw, top, left):
+    """Pool an image x (H, W, K or more) into y[n] and switches[n]; then, to `rectify`, bias and ReLU.
 
     The maximum commutes with both. The first of equals wins, padding never; a window that the ReLU turns off is all
     zeros, and its first place wins. The usual windows are kept in registers.
 
     near (OH, OW) tells where rounding by `slack` might decide otherwise; below 0, it might nowhere.
     """
-    H, W, width = x.shape[1:]
+    H, W, width = x.shape
     OH, OW, K = y.shape[1:]
     flat, pooled, switched = x.reshape(-1), y.reshape(-1), switches.reshape(-1)
     for r in range(OH):
         for c in range(OW):
             h, v = r * sh - top, c * sw - left
             if kh == kw and kh <= 3 and h >= 0 and v >= 0:
-                corner, unit = ((g * H + h) * W + v) * width, ((n * OH + r) * OW + c) * K
+                corner, unit = (h * W + v) * width, ((n * OH + r) * OW + c) * K
                 down, right = min(kh - 1, H - 1 - h) * W * width, min(kw - 1, W - 1 - v) * width
                 row, o = W * width, unit
                 if kh == 1:
@@ -166,10 +166,10 @@ def pool_image(x, g, b, rectify, slack, near, y, switches, n, kh, kw, sh, sw, to
             i0, i1, j0, j1 = max(0, -h), min(kh, H - h), max(0, -v), min(kw, W - v)
             for k in range(K):
                 first = i0 * kw + j0
-                best, where = x[g, h + i0, v + j0, k], first
+                best, where = x[h + i0, v + j0, k], first
                 for i in range(i0, i1):
                     for j in range(j0, j1):
-                        value = x[g, h + i, v + j, k]
+                        value = x[h + i, v + j, k]
                         if value > best:
                             best, where = value, i * kw + j
                 if rectify:
@@ -184,7 +184,7 @@ def maxpool2d(part, parts, x, y, switches, kh, kw, sh, sw, top, left):
     b, near, never = np.zeros(y.shape[3], x.dtype), np.empty(y.shape[1:3], np.bool_), x.dtype.type(-1)
     first, last = share(len(x), part, parts)
     for n in range(first, last):
-        pool_image(x, n, b, False, never, near, y, switches, n, kh, kw, sh, sw, top, left)
+        pool_image(x[n], b, False, never, near, y, switches, n, kh, kw, sh, sw, top, left)
 
 
 @kernel

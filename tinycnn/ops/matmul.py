@@ -8,7 +8,7 @@ and strides.
 from numba import njit
 
 from .parallel import kernel
-from .simd import LANES, deal, dots1, dots2, products1, products4, products6
+from .simd import LANES, deal, dots1, dots2, products1, products4, products6, round_up
 
 ROWS = 256  # of a matrix that are packed together: 16 kB of float32 for each LANES columns
 
@@ -54,7 +54,6 @@ def pack(b, r0, r1, packed, rows):
     whole = columns // LANES * LANES
     for r in range(r0, r1):
         deal(flat, r * columns, packed, (r - r0) * LANES, rows * LANES, columns // LANES)
-        if whole < columns:
-            rest = whole * rows + (r - r0) * LANES
-            packed[rest : rest + LANES] = 0
-            packed[rest : rest + columns - whole] = b[r, whole:]
+        rest = whole * rows + (r - r0) * LANES
+        for c in range(whole, round_up(columns)):
+            packed[rest + c - whole] = b[r, c] if c < columns else 0

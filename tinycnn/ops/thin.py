@@ -37,7 +37,7 @@ def _forward(part, parts, conv, padded, x, w, b, y, switches, ch, cw, kh, kw, sh
     offsets = np.empty(ch * L, np.int64)
     for i in range(ch * L):
         offsets[i] = i // L * width + i % L
-    image = conv[: H * W * K].reshape(1, H, W, K)
+    image = conv[: H * W * K].reshape(H, W, K)
     near, never = np.empty(y.shape[1:3], np.bool_), x.dtype.type(-1)
     first, last = share(N, part, parts)
     for n in range(first, last):
@@ -53,4 +53,4 @@ def _forward(part, parts, conv, padded, x, w, b, y, switches, ch, cw, kh, kw, sh
                     else:
                         products6(padded, o, C, offsets, weights, k, K, conv, to, K, ch * L, False)
                         c += 6
-        pool_image(image, 0, b, True, never, near, y, switches, n, kh, kw, sh, sw, top, left)
+        pool_image(image, b, True, never, near, y, switches, n, kh, kw, sh, sw, top, left)

@@ -310,7 +310,7 @@ def _forward(part, parts, image, v, out, x, U, filters, slack, b, y, switches, p
             doubt = x.dtype.type(-1)
             if len(filters):
                 doubt = slack * _largest(image, g)
-            pool_image(image, g, b, True, doubt, near, y, switches, n0 + g, kh, kw, sh, sw, top, left)
+            pool_image(image[g], b, True, doubt, near, y, switches, n0 + g, kh, kw, sh, sw, top, left)
             if doubt > 0:  # not of zeros
                 _settle(image, g, x, n0 + g, filters, doubt, near, b, y, switches, kh, kw, sh, sw, top, left)
 
