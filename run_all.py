@@ -200,9 +200,8 @@ def run_dataset(args, name, loaded, clock):
         done, seconds = results.find(folder, key) if args.resume or stage not in wanted else None, None
         if done is None and stage in wanted:
             began = time.perf_counter()
-            pictures, metrics = function(s)
-            seconds = time.perf_counter() - began
-            done = results.keep(folder, pictures, metrics, seconds, key)
+            done = results.keep(folder, *function(s), began, key)
+            seconds = done.seconds
         if stage in wanted:
             say(stage, seconds, f"{len(done.pictures)} figures")
         if done is not None:

@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+import time
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -42,7 +43,7 @@ def section(folder, caption="A caption & more.", metrics=None, title="A <title>"
     tile = np.zeros((1, 8, 8, 3), np.uint8) if tile is None else tile
     picture = results.Picture("one", title, caption, "An alt text.", figures.sheet(tile, 1, "Title"), **more)
     metrics = {"number": 0.123456} if metrics is None else metrics
-    kept = results.keep(folder, [picture], metrics, 1.5, "key")
+    kept = results.keep(folder, [picture], metrics, time.perf_counter() - 1.5, "key")
     facts = {
         "network": "Network(conv1 <relu>)", "steps": 1234, "train_images": 1000, "validation_images": 10,
         "train_accuracy": 0.5, "validation_accuracy": 0.25,
@@ -249,3 +250,10 @@ def test_the_studys_numbers_stand_beside_the_sets_that_it_used_and_no_other(tmp_
 def test_numbers_that_are_none_are_refused(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         results.dumps({"loss": float("nan")})
+
+
+def test_a_stage_takes_as_long_as_its_numbers_and_its_figures(tmp_path):
+    began = time.perf_counter()
+    kept = section(tmp_path)["stages"][0]["result"]
+    assert 1.5 < kept.seconds <= 1.5 + time.perf_counter() - began
+    assert results.find(tmp_path, "key") == kept

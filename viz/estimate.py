@@ -15,7 +15,7 @@ STAGES = {
     "layer_backprop": (0.5, 0.5, 1),
     "tsne": (7, 10, 14),
     "neighbors": (8, 8, 40),
-    "maximization": (50, 70, 320),
+    "maximization": (40, 60, 280),
 }
 BELIEF = 60  # seconds: a run counts as if so many had already gone by at the usual pace; the first parts say little
 

@@ -393,7 +393,7 @@ def poster(image, title, note=""):
 def to_png(fig):
     """Return the figure as PNG bytes, the same for the same figure: no date, no software version inside."""
     buffer = io.BytesIO()
-    fig.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None}, pil_kwargs={"compress_level": 9})
+    fig.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
     return buffer.getvalue()
 
 

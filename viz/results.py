@@ -9,6 +9,7 @@ import base64
 import hashlib
 import io
 import json
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -188,8 +189,10 @@ def timing(folder, recipe):
         raise InputError(f"{folder}/timing.json: not the times of a run ({e!r}); remove it") from e
 
 
-def keep(folder, pictures, metrics, seconds, key):
-    """Write the pictures and, last, ``result.json``; return the `Result`.
+def keep(folder, pictures, metrics, began, key):
+    """Draw and write the pictures and, last, ``result.json``; return the `Result`.
+
+    The stage has taken the time since `began`, by `time.perf_counter`.
 
     Raises
     ------
@@ -209,7 +212,7 @@ def keep(folder, pictures, metrics, seconds, key):
             files.write_bytes(folder / f"{p.name}.data.json", raw)
             words += (f"{p.name}.data.json", hashlib.sha256(raw).hexdigest())
         kept.append(Kept(*words))
-    result = Result(tuple(kept), json.loads(dumps(metrics)), seconds, key)
+    result = Result(tuple(kept), json.loads(dumps(metrics)), time.perf_counter() - began, key)
     files.write_text(folder / "result.json", dumps(asdict(result)))
     for old in [*folder.glob("*.png"), *folder.glob("*.data.json")]:
         if old.name not in {name for k in kept for name in (k.file, k.data)}:
