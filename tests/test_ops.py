@@ -230,6 +230,22 @@ def test_cpu_agrees_with_the_reference_on_the_studys_shapes(dtype):
             assert relative_error(a, e) < TOLERANCE[dtype]
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("N", [1, 9, 10, 100])
+@pytest.mark.parametrize("D, K", [(3000, 48), (1500, 33)])
+def test_cpu_agrees_with_the_reference_on_large_dense_layers(dtype, N, D, K):
+    """Several blocks of packed rows to a part; few images, which take the weights as they lie; ragged columns."""
+    reference, cpu = get_ops("reference", dtype), get_ops("cpu", dtype)
+    rng = np.random.default_rng(N)
+    x, w, b, dy = make(cpu, rng, N, D), make(cpu, rng, D, K), make(cpu, rng, K), make(cpu, rng, N, K)
+    ours, theirs = (
+        (ops.dense(x, w, b), ops.dense_backward_data(dy, w), *ops.dense_backward_weights(x, dy))
+        for ops in (cpu, reference)
+    )
+    for a, e in zip(ours, theirs):
+        assert relative_error(a, e) < TOLERANCE[dtype]
+
+
 def test_uint8_images_become_c_contiguous_values_in_0_to_1(ops):
     images = np.arange(256, dtype=np.uint8).reshape(1, 8, 8, 4).transpose(0, 2, 1, 3)  # as memory-mapped files are
     x = ops.from_images(images)
