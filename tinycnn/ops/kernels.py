@@ -151,9 +151,8 @@ def pool_image(x, b, rectify, slack, near, y, switches, n, kh, kw, sh, sw, top, 
         for c in range(OW):
             h, v = r * sh - top, c * sw - left
             if kh == kw and kh <= 3 and h >= 0 and v >= 0:
-                corner, unit = (h * W + v) * width, ((n * OH + r) * OW + c) * K
-                down, right = min(kh - 1, H - 1 - h) * W * width, min(kw - 1, W - 1 - v) * width
-                row, o = W * width, unit
+                row, corner, o = W * width, (h * W + v) * width, ((n * OH + r) * OW + c) * K
+                down, right = min(kh - 1, H - 1 - h) * row, min(kw - 1, W - 1 - v) * width
                 if kh == 1:
                     close = pool1(flat, corner, row, down, width, right, b, rectify, slack, pooled, o, switched, o, K)
                 elif kh == 2:

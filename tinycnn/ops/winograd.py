@@ -309,17 +309,17 @@ def _forward(part, parts, image, v, out, x, U, filters, slack, b, y, switches, p
         for g in range(images):
             doubt = x.dtype.type(-1)
             if len(filters):
-                doubt = slack * _largest(image, g)
+                doubt = slack * _largest(image[g])
             pool_image(image[g], b, True, doubt, near, y, switches, n0 + g, kh, kw, sh, sw, top, left)
             if doubt > 0:  # not of zeros
                 _settle(image, g, x, n0 + g, filters, doubt, near, b, y, switches, kh, kw, sh, sw, top, left)
 
 
 @njit
-def _largest(conv, g):
-    """The largest absolute value of image g."""
-    H, W, K = conv.shape[1:]
-    best, pixels = np.zeros(K, conv.dtype), conv[g].reshape(H * W, K)
+def _largest(image):
+    """The largest absolute value of an image (H, W, K)."""
+    H, W, K = image.shape
+    best, pixels = np.zeros(K, image.dtype), image.reshape(H * W, K)
     for q in range(H * W):
         value = pixels[q]
         for k in range(K):
