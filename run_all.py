@@ -18,8 +18,10 @@ import scipy.linalg.cython_blas  # noqa: F401  (loads SciPy's own BLAS now, so t
 from threadpoolctl import threadpool_limits
 
 from tinycnn import InputError, data, files, get_ops, models
-from viz import estimate, recipes, results, study
-from viz.recipes import RECIPES, recipe
+from viz import study
+from viz.report import results
+from viz.study import estimate, recipes
+from viz.study.recipes import RECIPES, recipe
 
 
 class Parser(argparse.ArgumentParser):
@@ -89,7 +91,7 @@ def main(argv=None):
 
 def run(args, command):
     """Check all that can be checked, then train and draw, one data set after the other."""
-    from viz import report  # not needed to list the stages or to refuse bad input
+    from viz.report import page as report  # not needed to list the stages or to refuse bad input
 
     start = time.perf_counter()
     backend = get_ops(args.backend, "float32").name

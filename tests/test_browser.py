@@ -13,8 +13,9 @@ from PIL import Image
 from test_report import RUN, section
 
 import run_all
-from viz import report, results
-from viz.stages import space
+from viz.report import page as report
+from viz.report import results
+from viz.study.stages import space
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright: pip install -e '.[browser]'")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from viz import figures
-from viz.interval import Interval
+from viz.metrics.statistics import Interval
 
 
 @pytest.fixture

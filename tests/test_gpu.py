@@ -14,8 +14,9 @@ import tinycnn
 from tinycnn import InputError, Network, fused, get_ops, models, optim, train
 from tinycnn.gradcheck import relative_error
 from tinycnn.layers import Conv2D, Dense, Dropout, Flatten, MaxPool2D, ReLU
-from viz import ablation, study
-from viz.stages import space
+from viz import study
+from viz.study import ways as ablation
+from viz.study.stages import space
 
 pytestmark = hosted.GPU
 emulated = pytest.mark.skipif(hosted.DEVICE != "emulated", reason="counts what the emulator sees")

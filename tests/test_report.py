@@ -12,7 +12,9 @@ import pytest
 from PIL import Image
 
 from tinycnn import data
-from viz import figures, report, results
+from viz import figures
+from viz.report import page as report
+from viz.report import results
 
 
 class Page(HTMLParser):

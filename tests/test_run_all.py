@@ -16,9 +16,12 @@ import pytest
 import run_all
 from tinycnn import Network, data, models
 from tinycnn.data import demo
-from viz import ablation, activations, estimate, figures, results, study
-from viz.recipes import Recipe
-from viz.stages import backprop, space
+from viz import activations, figures, study
+from viz.report import results
+from viz.study import estimate
+from viz.study import ways as ablation
+from viz.study.recipes import Recipe
+from viz.study.stages import backprop, space
 
 ROOT = Path(__file__).parents[1]
 STAGES = list(study.STAGES)
@@ -173,7 +176,8 @@ def test_a_full_disk_costs_one_line_and_nothing_that_was_there(done, tmp_path, c
 
 def test_ctrl_c_keeps_the_training_and_says_how_to_go_on(tmp_path, capsys):
     code = (
-        "import sys, run_all; from viz import recipes; recipes.RECIPES['study']['digits'] = recipes.Recipe(100000, 4); "
+        "import sys, run_all; from viz.study import recipes; "
+        "recipes.RECIPES['study']['digits'] = recipes.Recipe(100000, 4); "
         f"sys.exit(run_all.main(['--out', {str(tmp_path)!r}]))"
     )
     run = process(["-c", code])

@@ -5,8 +5,8 @@ import pytest
 
 from tinycnn import data, models
 from viz import study
-from viz.recipes import recipe
-from viz.stages import deconv, space
+from viz.study.recipes import recipe
+from viz.study.stages import deconv, space
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from tinycnn import data, models
-from viz import ablation, maximize, presets, study
-from viz.recipes import recipe
+from viz import maximize, study
+from viz.ascent import recipes as presets
+from viz.study import ways as ablation
+from viz.study.recipes import recipe
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from threadpoolctl import threadpool_limits
 
 from tinycnn import InputError, models
 from viz import embedding
-from viz.embedding import knn_accuracy, mosaic, trustworthiness, tsne
+from viz.space.embedding import knn_accuracy, mosaic, trustworthiness, tsne
 
 
 @pytest.fixture(scope="module")

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-import viz.maximize
+import viz.ascent.maximize
 from tinycnn import InputError, Network, layers, models
-from viz.maximize import NOISE, deprocess, maximize, maximize_ways
-from viz.parametrize import Spectral
-from viz.presets import MAHENDRAN, OURS, PRELIMINARY, YOSINSKI_SETS, for_size, hidden
-from viz.regularizers import (
+from viz.ascent.maximize import NOISE, deprocess, maximize, maximize_ways
+from viz.ascent.parametrize import Spectral
+from viz.ascent.recipes import MAHENDRAN, OURS, PRELIMINARY, YOSINSKI_SETS, for_size, hidden
+from viz.ascent.regularizers import (
     L2,
     Blur,
     BoundedRange,
@@ -20,7 +20,7 @@ from viz.regularizers import (
     NormProjection,
     TotalVariation,
 )
-from viz.transforms import Affine, Jitter, Noise
+from viz.ascent.transforms import Affine, Jitter, Noise
 
 EXACT = 1e-10  # two float64 computations of the same formula, some steps long
 
@@ -180,7 +180,7 @@ def test_a_unit_s_image_does_not_depend_on_the_other_units_of_the_call(conv):
 @pytest.mark.parametrize("together", [1, 7, 100])
 def test_ways_gone_side_by_side_end_as_they_would_one_by_one(conv, prior, monkeypatch, together):
     """Different lengths, a second look at each step, a way of one step, whatever fits into a pass."""
-    monkeypatch.setattr(viz.maximize, "TOGETHER", together)
+    monkeypatch.setattr(viz.ascent.maximize, "TOGETHER", together)
     ways = [
         {"steps": 7, "init": "noise", "regularizers": [Decay(0.01), Blur(0.5, 2), TotalVariation(0.01)]},
         {"steps": 3, "init": "noise", "regularizers": [Affine(1, 5, 1.1), Noise(0.1)], "views": 2, "optimizer": "adam"},

@@ -6,7 +6,7 @@ from threadpoolctl import threadpool_limits
 
 from tinycnn import InputError
 from viz import neighbors
-from viz.neighbors import nearest, precision_at_k
+from viz.space.neighbors import nearest, precision_at_k
 
 
 def brute_force(queries, database, k, exclude=None):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tinycnn import InputError
-from viz.regularizers import (
+from viz.ascent.regularizers import (
     L2,
     B,
     Blur,

@@ -6,8 +6,8 @@ from scipy.ndimage import map_coordinates
 from scipy.special import expit, logit
 
 from tinycnn import InputError
-from viz.parametrize import EDGE, Spectral
-from viz.transforms import Affine, Jitter, Noise
+from viz.ascent.parametrize import EDGE, Spectral
+from viz.ascent.transforms import Affine, Jitter, Noise
 
 EXACT = 1e-12  # two float64 computations of the same formula
 FD = 1e-7  # relative; central differences in float64 with steps of 1e-5 err by about 1e-10

@@ -6,8 +6,7 @@ import numpy as np
 from scipy.special import softmax
 
 from tinycnn.layers import Conv2D, ReLU
-
-from ..results import Picture
+from viz.report.results import Picture
 
 SEARCHED = 200  # validation images that hidden units are chosen on
 UNITS = 16
@@ -15,7 +14,7 @@ UNITS = 16
 
 def maximization(s):
     """Images made to excite classes and hidden units, way by way, and whether other networks recognise them."""
-    from .. import ablation
+    from .. import ways as ablation
 
     trial, trial_metrics = _trial(s)
     study, published, real = ablation.study_ways(s), ablation.published_ways(s), ablation.surest(s)
@@ -33,7 +32,10 @@ def maximization(s):
 
 def _trial(s):
     """The study's preliminary trial: class 3, from zeros, plain ascent; after more and more steps."""
-    from .. import ablation, figures, maximize, presets
+    from viz import figures, maximize
+    from viz.ascent import recipes as presets
+
+    from .. import ways as ablation
 
     c = min(3, len(s.info.classes) - 1)
     steps = ablation.steps(s, presets.PRELIMINARY["steps"])
@@ -74,7 +76,7 @@ def _trial(s):
 
 def _classes(s, ways, verdicts, file, how, about):
     """A row a class, a column a way."""
-    from .. import figures
+    from viz import figures
 
     names, heads = [s.name(c) for c in range(len(s.info.classes))], [way.name for way in ways]
     seen = np.stack([verdicts[name]["confidence as shown"] for name in heads], 1)
@@ -104,7 +106,7 @@ def _classes(s, ways, verdicts, file, how, about):
 
 
 def _about_the_study(s):
-    from ..ablation import ASCENT, FIVE, steps
+    from ..ways import ASCENT, FIVE, steps
 
     return (
         f"Gradient ascent on the class score ({s.output}, before the softmax) from a black image, "
@@ -117,7 +119,9 @@ def _about_the_study(s):
 
 
 def _about_the_published(s):
-    from .. import ablation, presets
+    from viz.ascent import recipes as presets
+
+    from .. import ways as ablation
 
     ours = presets.for_size(s.net.input_shape[0])
     moved, noise, decay = ours["regularizers"]
@@ -140,7 +144,9 @@ def _about_the_published(s):
 
 def _table(s, verdicts):
     """The ablation in numbers, a row a way."""
-    from .. import ablation, figures
+    from viz import figures
+
+    from .. import ways as ablation
 
     columns = [name for name in next(iter(verdicts.values())) if name.startswith(("confidence", "recognised"))]
     heads = [
@@ -174,7 +180,9 @@ def _table(s, verdicts):
 
 def _best(s, ours, real, verdicts):
     """Our images, large, each beside a photograph."""
-    from .. import ablation, figures
+    from viz import figures
+
+    from .. import ways as ablation
 
     made, photographs = verdicts[ours.name], verdicts[real.name]
     captions, frames = [], []
@@ -221,7 +229,7 @@ def _rule(s):
 
 
 def _short(s):
-    from .. import ablation
+    from .. import ways as ablation
 
     return (
         "" if s.effort == 1 else f"A short run: {100 * s.effort:.2g} % of the iterations, at least {ablation.LEAST}. "
@@ -236,7 +244,10 @@ def _hidden_layers(net):
 
 def _hidden(s, layer, relu):
     """Images for the strongest units of a hidden layer, each above what excites it most in a photograph."""
-    from .. import ablation, activations, figures, maximize, presets
+    from viz import activations, figures, maximize
+    from viz.ascent import recipes as presets
+
+    from .. import ways as ablation
 
     units, real, box = _strongest(s, layer, relu)
     preset = presets.hidden(s.net.input_shape[0], box is None)
@@ -272,7 +283,7 @@ def _hidden(s, layer, relu):
 
 def _strongest(s, layer, relu):
     """The units that answer most to a validation image, the part of it that they see, and that of a map's centre."""
-    from .. import activations
+    from viz import activations
 
     images, shape = s.val_images[:SEARCHED], s.net.shapes[layer]
     if len(shape) == 1:

@@ -18,8 +18,7 @@ import jinja2
 from PIL import Image
 
 from tinycnn import data, files
-
-from .recipes import REPORTED
+from viz.study.recipes import REPORTED
 
 LARGEST_PNG = 250_000  # bytes; a page of three sets of colour photographs must stay under 25 MB
 TEMPLATES = Path(__file__).parent / "templates"

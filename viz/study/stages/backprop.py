@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from ..results import Comparison, Picture
+from viz.report.results import Comparison, Picture
 
 
 def saliency(s):
     """The gradient of the class scores with respect to the pixels."""
-    from .. import figures, saliency
+    from viz import figures, saliency
 
     shown = s.examples()
     images = s.val_images[shown]
@@ -80,7 +80,7 @@ def saliency(s):
 
 def layer_backprop(s):
     """The gradients of every map of a layer with respect to the pixels, put together."""
-    from .. import figures, saliency
+    from viz import figures, saliency
 
     shown = s.examples()
     images = s.val_images[shown]

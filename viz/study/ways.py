@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import softmax
 
-from . import maximize, presets
-from . import regularizers as r
-from .parametrize import Spectral
+from viz.ascent import maximize
+from viz.ascent import recipes as presets
+from viz.ascent import regularizers as r
+from viz.ascent.parametrize import Spectral
 
 ASCENT = {"steps": 300, "optimizer": "adam", "step_size": 0.02, "init": "zeros"}  # of the study's five
 FIVE = {

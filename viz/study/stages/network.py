@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from ..results import Picture
+from viz.report.results import Picture
 
 
 def training_curve(s):
     """Loss and accuracies over the steps; which classes are taken for which."""
-    from .. import figures
+    from viz import figures
 
     h, pictures = s.history, []
     logits = s.net.logits(s.val_images)
@@ -76,7 +76,7 @@ def training_curve(s):
 
 def activation_maps(s):
     """Every map of each convolution, after its ReLU, for validation image 0."""
-    from .. import activations, figures
+    from viz import activations, figures
 
     pictures, metrics = [], {}
     image, label = s.val_images[:1], s.name(s.val_labels[0])
@@ -117,7 +117,7 @@ def activation_maps(s):
 
 def filters(s):
     """The weights of the first convolution."""
-    from .. import activations, figures
+    from viz import activations, figures
 
     conv = next(iter(s.convs))
     w = activations.filters(s.net, conv)  # (K, kh, kw, C)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tinycnn import InputError
-from viz.interval import Interval, mean_interval
+from viz.metrics.statistics import Interval, mean_interval
 
 
 def test_the_interval_is_the_mean_and_student_s_quantile_times_the_standard_error():

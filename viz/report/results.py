@@ -199,7 +199,7 @@ def keep(folder, pictures, metrics, began, key):
     OSError
         A file cannot be written.
     """
-    from . import figures  # matplotlib takes a second to import
+    from viz import figures  # matplotlib takes a second to import
 
     folder, kept = Path(folder), []
     for p in pictures:

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from tinycnn.errors import InputError, choose
 
-from .check import units_of
+from ..check import units_of
 from .regularizers import B, Blur, Clip, ClipContribution, ClipNorm, Decay, NormProjection
 
 NOISE = 10 / 255  # Yosinski et al. start from N(0, 10) on 255

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..results import Picture, Points
+from viz.report.results import Picture, Points
 
 QUERIES = (223, 955, 6666, 9550, 138, 777, 8888, 2222, 222, 99)  # images of the study's neighbour figure
 POINTS = 900  # images of its t-SNE, at most
@@ -11,7 +11,7 @@ SUBSET = (0, 2, 7)  # its second t-SNE: airplane, car and monkey on STL-10
 
 def tsne(s):
     """t-SNE of the last hidden layer: a scatter by class and two mosaics, for all classes and for three."""
-    from .. import embedding, figures
+    from viz import embedding, figures
 
     pictures, metrics, rng = [], {}, s.rng("tsne")
     classes = len(s.info.classes)
@@ -86,8 +86,8 @@ def tsne(s):
 
 def neighbors(s):
     """The seven nearest images in pixels and in features, and how often they have the query's class."""
-    from .. import embedding, figures, neighbors
-    from ..interval import mean_interval
+    from viz import embedding, figures, neighbors
+    from viz.metrics.statistics import mean_interval
 
     # The study's 13,000: the first 10,000 training images and 3,000 validation images, or as many as there are.
     split = min(10_000, len(s.images))

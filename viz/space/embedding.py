@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from tinycnn.errors import InputError, check_labels, choose
 
-from .check import images_for
+from ..check import images_for
 
 
 def features(net, images, layer):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..results import Comparison, Picture
+from viz.report.results import Comparison, Picture
 
 COMPARED = 200  # images over which ways to unpool are compared
 SEARCHED = 1000  # images whose strongest map is counted, and where the patches are found that excite a map most
@@ -12,7 +12,7 @@ WAYS = {"switches": "switches", "repeat": "repetition", "center": "window centre
 
 def maximal_activation_maps(s):
     """The strongest map of each image, projected back to the pixels by a deconvnet, with and without switches."""
-    from .. import activations, deconvnet, figures
+    from viz import activations, deconvnet, figures
 
     pictures, metrics = [], {}
     shown = s.examples()
@@ -73,8 +73,8 @@ def maximal_activation_maps(s):
 
 def unpooling(s):
     """Three ways to undo a max-pool on the way back, and how well each follows the edges of the image."""
-    from .. import deconvnet, figures
-    from ..interval import mean_interval
+    from viz import deconvnet, figures
+    from viz.metrics.statistics import mean_interval
 
     conv, relu = list(s.convs.items())[-1]
     shown, picked = s.examples(), s.rng("unpooling").permutation(len(s.val_images))[:COMPARED]
@@ -148,7 +148,7 @@ def unpooling(s):
 
 def strongest_maps(s):
     """Which map is the strongest for how many images, and the nine patches that excite each of the first most."""
-    from .. import activations, figures
+    from viz import activations, figures
 
     images = s.val_images[np.sort(s.rng("strongest_maps").permutation(len(s.val_images))[:SEARCHED])]
     counts, patches, metrics, said = {}, [], {}, []
@@ -192,7 +192,7 @@ def strongest_maps(s):
 
 def _patches(s, conv, relu, images, ranked):
     """Zeiler and Fergus's figure 2: the nine strongest images of some maps, patch by patch; none of a dead layer."""
-    from .. import activations, deconvnet, figures
+    from viz import activations, deconvnet, figures
 
     k = min(9, len(images))
     top = activations.top_images(s.net, images, relu, k, ranked[: 2 * MAPS])

@@ -1,0 +1,1 @@
+"""Images made to excite a unit: the ascent, what keeps its images natural, and recipes that are known to work."""

@@ -1,0 +1,1 @@
+"""Which picture, and which number, to believe: intervals so far."""
