@@ -1,0 +1,184 @@
+"""Numbers as charts: training curves, embeddings, tables of shares, counts, and intervals."""
+
+import numpy as np
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from viz.figures.style import (
+    CLASS_COLORS,
+    CLASS_MARKERS,
+    INK,
+    MARGIN,
+    RIGHT,
+    SOFT,
+    WIDTH,
+    WRONG,
+    axes,
+    colorbar,
+    page,
+)
+
+
+def curves(steps, losses, eval_steps, train_accuracy, val_accuracy, title, note="", val_name="validation", others=None):
+    """Draw the loss of every step and the two accuracies.
+
+    Parameters
+    ----------
+    steps, losses : arrays (S,)
+    eval_steps, train_accuracy, val_accuracy : arrays (E,)
+        Accuracies in [0, 1].
+    others : {name: (eval_steps, val_accuracy)}, optional
+        Validation accuracies of other runs, to compare.
+    """
+    fig, y = page(title, note, height=1000)
+    half = (1000 - y - 130) / 2
+    upper = axes(fig, 120, y + 12, WIDTH - 160, half)
+    lower = axes(fig, 120, y + 12 + half + 40, WIDTH - 160, half)
+    lower.sharex(upper)
+    upper.tick_params(labelbottom=False)
+    upper.plot(steps, losses, color="#b9c2cc", lw=0.8, label="each batch")
+    n = max(1, len(losses) // 30)
+    if len(losses) >= 3 * n:
+        mean = np.convolve(losses, np.full(n, 1 / n), "valid")
+        upper.plot(np.asarray(steps)[n - 1 :], mean, color=INK, lw=1.8, label=f"mean of {n} batches")
+    upper.set(yscale="log", ylabel="cross-entropy")
+    upper.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    upper.yaxis.set_major_formatter("{x:g}")
+    upper.yaxis.set_minor_formatter(NullFormatter())
+    upper.legend(frameon=False, fontsize=11)
+    for y, name, style in (
+        (train_accuracy, "training images", {"color": WRONG, "lw": 1.8, "ls": "--"}),
+        (val_accuracy, val_name, {"color": RIGHT, "lw": 2.2, "marker": "o", "ms": 4}),
+    ):
+        y = 100 * np.asarray(y)
+        lower.plot(eval_steps, y, label=f"{name}: {y[-1]:.1f} % at the end" if len(y) else name, **style)
+    for i, (name, (x, y)) in enumerate((others or {}).items()):
+        y = 100 * np.asarray(y)
+        lower.plot(x, y, color=SOFT, lw=1.6, ls=(":", "-.")[i % 2], label=f"{name}: {y.max():.1f} % at best")
+    lower.set(ylabel="accuracy, %", xlabel="step")
+    later = 100 * np.concatenate([train_accuracy[1:], val_accuracy[1:], *[y[1:] for _, y in (others or {}).values()]])
+    if len(later) > 2:  # the untrained start would flatten all that follows
+        lower.set_ylim(10 * np.floor(later.min() / 10), 101)
+    lower.legend(frameon=False, fontsize=11, loc="lower right")
+    return fig
+
+
+def scatter(points, labels, names, title, note=""):
+    """Draw an embedding: points (N, 2), integer labels (N,); names: {label: class name}."""
+    height = 1120
+    fig, y = page(title, note, height=height)
+    ax = axes(fig, MARGIN, y + 8, WIDTH - 2 * MARGIN, height - y - 140)
+    for label, name in names.items():
+        i, j = labels == label, label % len(CLASS_COLORS)
+        style = {"c": CLASS_COLORS[j], "marker": CLASS_MARKERS[j], "lw": 0.4, "ec": "white"}
+        ax.scatter(*points[i].T, s=26, label=name, **style)
+        where = np.median(points[i], 0) if i.any() else None
+        if where is not None and i[((points - where) ** 2).sum(1).argsort()[:10]].mean() > 0.6:
+            halo = [withStroke(linewidth=3, foreground="white")]  # a class in several places has no name in between
+            ax.text(*where, name, size=12, weight="bold", ha="center", va="center", path_effects=halo, zorder=3)
+    ax.set(xticks=[], yticks=[])
+    ax.spines[:].set_visible(False)
+    ax.set_aspect("equal", "datalim")
+    fig.legend(
+        loc="lower center",
+        ncols=5,
+        frameon=False,
+        fontsize=11,
+        handletextpad=0.1,
+        columnspacing=1.0,
+        markerscale=1.4,
+    )
+    return fig
+
+
+def places(fig, points):
+    """Return where points (N, 2) of the first axes stand in the figure: shares of its size from the top left."""
+    fig.draw_without_rendering()  # only then the axes have their limits
+    x, y = (fig.axes[0].transData.transform(points) / fig.bbox.size).T
+    return np.column_stack([x, 1 - y])
+
+
+def shares(values, rows, heads, title, note="", label="per cent"):
+    """Draw a table of shares in [0, 1], values (R, C), as numbers on colour."""
+    values = np.asarray(values, float)
+    R, C = values.shape
+    row_height, left = 54, MARGIN + 16 + 14 * max(map(len, rows))
+    head_lines = max(str(s).count("\n") + 1 for s in heads)
+    fig, y = page(title, note, below=8 + 27 * head_lines + R * row_height + 96)
+    top = y + 8 + 27 * head_lines
+    ax = fig.add_axes(fig.box(left, top, WIDTH - left - MARGIN, R * row_height))
+    ax.imshow(values, cmap="cividis", vmin=0, vmax=1, aspect="auto")
+    ax.set_axis_off()
+    w = (WIDTH - left - MARGIN) / C
+    longest = max(len(part) for head in heads for part in str(head).split("\n"))
+    size = min(11, 11 * (w - 6) / (13.6 * longest))
+    for j, head in enumerate(heads):
+        fig.write(left + (j + 0.5) * w, top - 6, head, size=size, ha="center", va="bottom", color=SOFT)
+    for i in range(R):
+        fig.write(left - 12, top + (i + 0.5) * row_height, rows[i], size=11, ha="right", va="center")
+        for j in range(C):
+            ink = "white" if values[i, j] < 0.55 else INK
+            number = f"{100 * values[i, j]:.0f}"
+            x, y = left + (j + 0.5) * w, top + (i + 0.5) * row_height
+            fig.write(x, y, number, size=11, ha="center", va="center", color=ink)
+    bar = ("cividis", 0, 100, label)
+    colorbar(fig, bar, left, top + R * row_height + 8, WIDTH - left - MARGIN)
+    return fig
+
+
+def bars(panels, title, note="", label="images", most=20):
+    """Draw counts in falling order, a row of bars for each of `panels`: {name: counts (C,)}.
+
+    A bar is one of the C things (maps), with its number below and its count above; zeros and all after the first
+    `most` are left out, and the panel's heading says so.
+    """
+    each = 380
+    slots = min(most, max(8, *(np.count_nonzero(counts) for counts in panels.values())))
+    fig, top = page(title, note, below=16 + each * len(panels))
+    for i, (name, counts) in enumerate(panels.items()):
+        counts, y = np.asarray(counts), top + 16 + i * each
+        order = np.argsort(-counts, kind="stable")[: min(most, np.count_nonzero(counts))]
+        rest = np.count_nonzero(counts) - len(order)
+        more = f"; the others: {rest}, with {counts.sum() - counts[order].sum()} {label} together" if rest else ""
+        fig.write(MARGIN, y, f"{name}: {np.count_nonzero(counts)} of {len(counts)} maps{more}", size=12, weight="bold")
+        ax = axes(fig, 130, y + 44, WIDTH - 160, each - 110)
+        ax.bar(np.arange(len(order)), counts[order], width=0.8, color=RIGHT)
+        ax.set(ylabel=label, xlim=(-0.6, slots - 0.4), ylim=(0, 1.15 * max(counts.max(), 1)))
+        ax.set_xticks(np.arange(len(order)), [f"{m}" for m in order])
+        for j, n in enumerate(counts[order]):
+            ax.annotate(f"{n}", (j, n), (0, 2), textcoords="offset points", ha="center", size=9, color=SOFT)
+    return fig
+
+
+def intervals(rows, title, note="", label="", reference=None):
+    """Draw means with their confidence intervals, one below the other, on one axis that begins at 0.
+
+    Parameters
+    ----------
+    rows : {name: statistics.Interval}
+    title, note, label : str
+        `label` names the axis.
+    reference : (value, name), optional
+        A dashed line to compare with.
+    """
+    left = MARGIN + 24 + 14 * max(map(len, rows))
+    room = 44 if reference else 16  # for the reference's name, above the axes
+    fig, end = page(title, note, below=room + 62 * len(rows) + 100)
+    top, y = end + room, np.arange(len(rows))
+    ax = axes(fig, left, top, WIDTH - left - 110, 62 * len(rows))
+    mean, low, high = np.array([(r.mean, r.low, r.high) for r in rows.values()]).T
+    ax.errorbar(mean, y, xerr=(mean - low, high - mean), fmt="o", color=RIGHT, ms=7, lw=2.2, capsize=5)
+    ax.set(yticks=[], ylim=(len(rows) - 0.5, -0.5), xlabel=label)
+    ax.set_xlim(min(0, 1.15 * low.min()), 1.15 * max(high.max(), reference[0] if reference else 0))
+    ax.spines["left"].set_visible(False)
+    ax.grid(visible=False, axis="y")
+    ax.grid(axis="x", color="#e6e9ed", lw=0.8)
+    for i, (name, value) in enumerate(zip(rows, mean)):
+        fig.write(left - 14, top + 62 * (i + 0.5), name, size=11, ha="right", va="center")
+        ax.annotate(f"{value:.3f}", (value, i), (0, 8), textcoords="offset points", ha="center", size=10, color=INK)
+    if reference:
+        ax.axvline(reference[0], color=SOFT, ls="--", lw=1.4)
+        ax.annotate(
+            reference[1], (reference[0], -0.5), (0, 4), textcoords="offset points", ha="center", size=10, color=SOFT
+        )
+    return fig

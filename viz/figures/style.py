@@ -1,0 +1,117 @@
+"""What all figures share: colours, the page with its header, axes, and the bytes they are written as.
+
+A page is measured in pixels from its top left corner, as images are. Figures are made without pyplot: no
+global state, no display; the same arrays give the same bytes.
+"""
+
+import io
+import textwrap
+
+from matplotlib import figure
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+
+from tinycnn import files
+
+WIDTH, DPI = 1000, 150  # pixels; a phone shows this width at about 0.36, where 11 points are still read
+INK, SOFT, RIGHT, WRONG = "#1b1f24", "#57606a", "#0072b2", "#d55e00"
+CLASS_COLORS = (
+    "#332288",
+    "#88ccee",
+    "#117733",
+    "#ddaa33",
+    "#cc6677",
+    "#aa4499",
+    "#44aa99",
+    "#999933",
+    "#882255",
+    "#555555",
+)
+CLASS_MARKERS = "osD^vPXhd*"
+MARGIN = 24
+
+
+class Figure(figure.Figure):
+    """A page of `width` x `height` pixels."""
+
+    def __init__(self, width, height):
+        super().__init__(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
+        self.pixels = width, height
+
+    def box(self, x, y, w, h):
+        """Return a box in pixels as matplotlib's (left, bottom, width, height), shares of the page."""
+        width, height = self.pixels
+        return x / width, 1 - (y + h) / height, w / width, h / height
+
+    def write(self, x, y, s, size=11, color=INK, ha="left", va="top", weight="normal"):
+        """Write `s` at pixel (x, y)."""
+        width, height = self.pixels
+        style = {"size": size, "color": color, "ha": ha, "va": va, "weight": weight, "linespacing": 1.05}
+        self.text(x / width, 1 - y / height, s, **style)
+
+
+def page(title, note, below=0, height=None, width=WIDTH):
+    """Begin a figure: a title in bold, a note under it, and `below` pixels under that, or `height` in all.
+
+    Returns
+    -------
+    fig : Figure
+    y : float
+        Where the header ends, in pixels from the top.
+    """
+    k = width / WIDTH  # pages wider than usual get larger letters, so that both read alike
+    titles, notes, y = textwrap.wrap(title, 48), textwrap.wrap(note, 74), 18
+    fig = Figure(width, height or round(y + 36 * k * len(titles) + 28 * k * len(notes) + below))
+    return fig, header(fig, MARGIN, y, titles, notes, k)
+
+
+def header(fig, x, y, titles, notes, k):
+    """Write the lines of a title and of a note from (x, y) down, `k` times the usual size; return where they end."""
+    for line in titles:
+        fig.write(x, y, line, size=15 * k, weight="bold")
+        y += 36 * k
+    for line in notes:
+        fig.write(x, y + 2, line, size=11 * k, color=SOFT)
+        y += 28 * k
+    return y
+
+
+def axes(fig, x, y, w, h):
+    """Add axes in a box given in pixels: pale lines, no frame, no ticks."""
+    ax = fig.add_axes(fig.box(x, y, w, h))
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.spines[["left", "bottom"]].set_color("#c3cad2")
+    ax.tick_params(labelsize=11, colors=SOFT, length=0)
+    ax.xaxis.label.set(size=12, color=INK)
+    ax.yaxis.label.set(size=12, color=INK)
+    ax.grid(axis="y", color="#e6e9ed", lw=0.8)
+    ax.set_axisbelow(True)
+    return ax
+
+
+def colorbar(fig, scale, x, y, w, k=1):
+    """Add the bar of a scale (colour map, low, high, label), `w` pixels wide, letters `k` times the usual size."""
+    cmap, low, high, label = scale
+    ax = fig.add_axes(fig.box(x, y, w, 14 * k))
+    bar = fig.colorbar(ScalarMappable(Normalize(low, high), cmap), cax=ax, orientation="horizontal")
+    bar.set_label(label, size=11 * k, color=SOFT, labelpad=1)
+    bar.outline.set_visible(False)
+    ax.tick_params(labelsize=10 * k, colors=SOFT, length=0, pad=3)
+
+
+def to_png(fig):
+    """Return the figure as PNG bytes, the same for the same figure: no date, no software version inside."""
+    buffer = io.BytesIO()
+    fig.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def save(fig, path):
+    """Write the figure to `path` as PNG, atomically.
+
+    Raises
+    ------
+    OSError
+        The file cannot be written.
+    """
+    files.write_bytes(path, to_png(fig))
