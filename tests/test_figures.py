@@ -1,11 +1,19 @@
 """What a drawing must not lose: every pixel of a tile, the scale's meaning, and its own bytes."""
 
+import base64
+import csv
 import io
+import re
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tinycnn import InputError
 from viz import figures
 from viz.metrics.statistics import Interval
 
@@ -175,6 +183,172 @@ def test_tiles_of_96_pixels_fill_the_page(rng, columns):
     page = pixels(figures.sheet(tiles(rng, 12, 96), columns, "Title"))
     shown = np.flatnonzero((page[300:320] != 255).any((0, 2)))
     assert shown[-1] > 0.9 * page.shape[1]
+
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def one_of_each(name="a"):
+    """A figure of each kind, with `name` wherever a user's text stands; {kind: figure}, and the tables they carry."""
+    t = np.arange(2 * 3 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3, 3)
+    points, labels = np.array([[0.1, 0.2], [1.5, -2.0], [1 / 3, 3.0]]), np.array([0, 1, 0])
+    return {
+        "sheet": (
+            figures.sheet(
+                t, 2, name, name, [name, ""], [name], [name, "y"], inset=(t[0], name), scale=("magma", 0, 1, name)
+            ),
+            [["row", "column", "caption"], [name, name, name], [name, "y", ""]],
+        ),
+        "plain sheet": (figures.sheet(t, 1, name), [["row", "column", "caption"], ["0", "0", ""], ["1", "0", ""]]),
+        "curves": (
+            figures.curves(
+                [1, 2],
+                [0.1 + 0.2, 1e-9],
+                [0, 2],
+                [0.5, 1.0],
+                [0.25, 0.75],
+                name,
+                name,
+                name,
+                {name: ([2, 4], [0.125, 1.0])},
+            ),
+            [
+                ["step", "loss", "train_accuracy", "val_accuracy", name],
+                ["0", "", "0.5", "0.25", ""],
+                ["1", "0.30000000000000004", "", "", ""],
+                ["2", "1e-09", "1.0", "0.75", "0.125"],
+                ["4", "", "", "", "1.0"],
+            ],
+        ),
+        "scatter": (
+            figures.scatter(points, labels, {0: name, 1: "b"}, name, name),
+            [["x", "y", "class"], ["0.1", "0.2", name], ["1.5", "-2.0", "b"], ["0.3333333333333333", "3.0", name]],
+        ),
+        "shares": (
+            figures.shares([[0.1, 2 / 3]], [name], [name, "y"], name, name, name),
+            [["row", "column", "value"], [name, name, "0.1"], [name, "y", "0.6666666666666666"]],
+        ),
+        "bars": (
+            figures.bars({name: np.array([0, 7])}, name, name, name),
+            [["panel", "map", "count"], [name, "0", "0"], [name, "1", "7"]],
+        ),
+        "intervals": (
+            figures.intervals({name: Interval(0.5, 1 / 3, 0.75)}, name, name, name, (0.1, name)),
+            [["name", "mean", "low", "high"], [name, "0.5", "0.3333333333333333", "0.75"], [name, "0.1", "", ""]],
+        ),
+        "poster": (figures.poster(t[0], name, name), None),
+    }
+
+
+KINDS = [*one_of_each()]
+
+
+def words(svg):
+    return ["".join(t.itertext()) for t in ElementTree.fromstring(svg).iter(SVG + "text")]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["cost $5 and $6", "a_b^c", '=1, "é" $\\frac$'])
+def test_a_figure_s_data_lie_beside_it_and_its_text_is_drawn_as_it_stands(tmp_path, kind, name):
+    fig, table = one_of_each(name)[kind]
+    figures.save(fig, tmp_path / "fig.v2.svg")
+    drawn = " ".join(words((tmp_path / "fig.v2.svg").read_bytes()))
+    assert drawn.count(name) >= {"plain sheet": 1, "poster": 2, "sheet": 5}.get(kind, 3)
+    if table is None:
+        assert [p.name for p in tmp_path.iterdir()] == ["fig.v2.svg"]
+    else:
+        raw = (tmp_path / "fig.v2.csv").read_bytes()
+        assert list(csv.reader(io.StringIO(raw.decode(), newline=""), strict=True)) == table
+        assert raw.endswith(b"\r\n") and raw.count(b"\n") == len(table)
+
+
+def test_a_dollar_is_not_mathematics_on_an_axis_either(tmp_path):
+    fig = figures.bars({"conv1": [3, 4]}, "Title")
+    fig.axes[0].set_xticks([0, 1], ["$x^2$", "$y$"])
+    figures.save(fig, tmp_path / "a.svg")
+    assert {"$x^2$", "$y$"} <= set(words((tmp_path / "a.svg").read_bytes()))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_figure_shows_itself_in_a_notebook_with_the_bytes_of_its_file(tmp_path, kind):
+    fig, _ = one_of_each()[kind]
+    figures.save(fig, tmp_path / "a.PNG")
+    assert fig._repr_png_() == figures.to_png(fig) == (tmp_path / "a.PNG").read_bytes()
+    assert Image.open(tmp_path / "a.PNG").size == fig.pixels
+
+
+def test_exports_hold_the_same_bytes_at_every_run_and_no_date(tmp_path):
+    """Also where Python's own hashes, which name fonts and clips, have another seed."""
+    code = """if True:
+        import sys, numpy as np
+        from viz import figures
+        fig = figures.curves(np.arange(1, 4), [3, 2, 1.0], [0, 3], [0.1, 0.5], [0.1, 0.4], "Title", "Note", "é")
+        for ending in ("svg", "pdf", "png"):
+            figures.save(fig, f"{sys.argv[1]}/a.{ending}")"""
+    runs = [tmp_path / "0", tmp_path / "1"]
+    for seed, folder in enumerate(runs):
+        root = Path(__file__).parents[1]
+        run = [sys.executable, "-c", code, str(folder)]
+        subprocess.run(run, cwd=root, check=True, env={"PYTHONHASHSEED": str(seed), "MPLCONFIGDIR": str(tmp_path)})
+    names = sorted(p.name for p in runs[0].iterdir())
+    assert names == ["a.csv", "a.pdf", "a.png", "a.svg"]
+    for name in names:
+        raw = (runs[0] / name).read_bytes()
+        assert raw == (runs[1] / name).read_bytes(), name
+        assert not re.search(rb"Date>|CreationDate|Matplotlib v|20\d\d-\d\d", raw), name
+
+
+def test_a_pdf_carries_its_letters_as_truetype_and_an_svg_has_no_outlines_of_letters(tmp_path):
+    fig = figures.shares([[0.5]], ["a"], ["b"], "Title")
+    for ending in ("pdf", "svg"):
+        figures.save(fig, tmp_path / f"a.{ending}")
+    pdf = (tmp_path / "a.pdf").read_bytes()
+    assert pdf.startswith(b"%PDF") and b"/FontFile2" in pdf and b"/Type3" not in pdf
+    svg = (tmp_path / "a.svg").read_bytes()
+    assert {"Title", "a", "b", "50", "per cent"} <= set(words(svg)) and b"DejaVuSans-" not in svg
+
+
+def test_an_svg_shows_every_pixel_of_every_tile_as_a_whole_square(tmp_path, rng):
+    shown = tiles(rng)
+    fig = figures.sheet(shown, 3, "Title")
+    figures.save(fig, tmp_path / "a.svg")
+    (image,) = ElementTree.parse(tmp_path / "a.svg").iter(SVG + "image")
+    raw = base64.b64decode(image.get("{http://www.w3.org/1999/xlink}href").split(",")[1])
+    page = np.asarray(Image.open(io.BytesIO(raw)).convert("RGB"))
+    page = page[::-1] if "scale(1 -1)" in image.get("transform", "") else page
+    zoom = next(z for z in range(40, 0, -1) if holds(page, shown[0], z))
+    assert holds(pixels(fig), shown[0], zoom) and all(holds(page, tile, zoom) for tile in shown)
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a", "a.png.txt"])
+def test_another_ending_is_refused_in_one_line(tmp_path, rng, name):
+    with pytest.raises(InputError, match=r"^[^\n]*\.png, \.svg or \.pdf[^\n]*$"):
+        figures.save(figures.sheet(tiles(rng), 3, "Title"), tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_curves_draw_without_validation_data():
+    fig = figures.curves([1, 2, 3], [3, 2, 1], [0, 3], [0.1, 0.5], [], "Title", others={"other": ([], [])})
+    upper, lower = fig.axes
+    assert [line.get_ydata().tolist() for line in upper.lines] == [[3, 2, 1], [3, 2, 1]]
+    assert [line.get_ydata().tolist() for line in lower.lines] == [[10, 50]]
+    assert [t.get_text() for t in lower.get_legend().get_texts()] == ["training images: 50.0 % at the end"]
+    assert fig.data[1] == [(0, None, 0.1, None), (1, 3, None, None), (2, 2, None, None), (3, 1, 0.5, None)]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("losses, accuracies", [([2.5], [0.5]), ([2.5], []), ([], [0.5])])
+def test_curves_show_a_history_of_one_point(losses, accuracies):
+    steps, eval_steps = [1] * len(losses), [1] * len(accuracies)
+    fig = figures.curves(steps, losses, eval_steps, accuracies, [], "Title")
+    page = pixels(fig).astype(int)
+    grey, orange = (
+        np.abs(page - [int(c[i : i + 2], 16) for i in (1, 3, 5)]).sum(-1) < 20 for c in ("#b9c2cc", "#d55e00")
+    )
+    # rows 30 to 130 are the legend's, 130 to 400 the upper axes', below 500 the lower ones'
+    assert grey[150:400].sum() > 60 * len(losses) or not losses
+    assert (orange[500:800].sum() > 60) == bool(accuracies)
+    assert fig.data[1] == [(1, losses[0] if losses else None, accuracies[0] if accuracies else None, None)]
 
 
 def test_save_writes_nothing_where_it_cannot(tmp_path, rng):

@@ -4,7 +4,7 @@ Every picture made of images is one ``sheet``: tiles enlarged by a whole number 
 gap, one header, one colour bar for all tiles that share a scale. Colours: grey for what the network is given;
 magma from 0 up for what cannot be negative (activations, saliency); red and blue around 0 for what can be
 (filters, projections). Classes have Paul Tol's colour-blind-safe colours and a marker each: no picture hangs on
-colour alone.
+colour alone. A figure shows itself in a notebook; ``save`` writes it as PNG, SVG or PDF, and its data as CSV.
 
 style    colours, the page, `to_png`, `save`
 sheet    arrays as tiles: `photo`, `heat`, `signed`, `enlarge`, `interleave`; pages of them: `sheet`, `poster`

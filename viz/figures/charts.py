@@ -26,17 +26,18 @@ def curves(steps, losses, eval_steps, train_accuracy, val_accuracy, title, note=
     ----------
     steps, losses : arrays (S,)
     eval_steps, train_accuracy, val_accuracy : arrays (E,)
-        Accuracies in [0, 1].
+        Accuracies in [0, 1]; empty where there were no images to measure them on.
     others : {name: (eval_steps, val_accuracy)}, optional
         Validation accuracies of other runs, to compare.
     """
+    others = {name: (x, y) for name, (x, y) in (others or {}).items() if len(y)}
     fig, y = page(title, note, height=1000)
     half = (1000 - y - 130) / 2
     upper = axes(fig, 120, y + 12, WIDTH - 160, half)
     lower = axes(fig, 120, y + 12 + half + 40, WIDTH - 160, half)
     lower.sharex(upper)
     upper.tick_params(labelbottom=False)
-    upper.plot(steps, losses, color="#b9c2cc", lw=0.8, label="each batch")
+    upper.plot(steps, losses, color="#b9c2cc", lw=0.8, marker=_alone(losses), label="each batch")
     n = max(1, len(losses) // 30)
     if len(losses) >= 3 * n:
         mean = np.convolve(losses, np.full(n, 1 / n), "valid")
@@ -47,19 +48,25 @@ def curves(steps, losses, eval_steps, train_accuracy, val_accuracy, title, note=
     upper.yaxis.set_minor_formatter(NullFormatter())
     upper.legend(frameon=False, fontsize=11)
     for y, name, style in (
-        (train_accuracy, "training images", {"color": WRONG, "lw": 1.8, "ls": "--"}),
+        (train_accuracy, "training images", {"color": WRONG, "lw": 1.8, "ls": "--", "marker": _alone(train_accuracy)}),
         (val_accuracy, val_name, {"color": RIGHT, "lw": 2.2, "marker": "o", "ms": 4}),
     ):
-        y = 100 * np.asarray(y)
-        lower.plot(eval_steps, y, label=f"{name}: {y[-1]:.1f} % at the end" if len(y) else name, **style)
-    for i, (name, (x, y)) in enumerate((others or {}).items()):
+        if len(y):
+            lower.plot(eval_steps, 100 * np.asarray(y), label=f"{name}: {100 * y[-1]:.1f} % at the end", **style)
+    for i, (name, (x, y)) in enumerate(others.items()):
         y = 100 * np.asarray(y)
         lower.plot(x, y, color=SOFT, lw=1.6, ls=(":", "-.")[i % 2], label=f"{name}: {y.max():.1f} % at best")
     lower.set(ylabel="accuracy, %", xlabel="step")
-    later = 100 * np.concatenate([train_accuracy[1:], val_accuracy[1:], *[y[1:] for _, y in (others or {}).values()]])
+    lower.xaxis.get_major_locator().set_params(integer=True)
+    later = 100 * np.concatenate([y[1:] for y in (train_accuracy, val_accuracy, *(y for _, y in others.values()))])
     if len(later) > 2:  # the untrained start would flatten all that follows
         lower.set_ylim(10 * np.floor(later.min() / 10), 101)
-    lower.legend(frameon=False, fontsize=11, loc="lower right")
+    if lower.lines:
+        lower.legend(frameon=False, fontsize=11, loc="lower right")
+    pairs = (steps, losses), (eval_steps, train_accuracy), (eval_steps, val_accuracy), *others.values()
+    found = [dict(zip(np.asarray(x).tolist(), np.asarray(y).tolist())) for x, y in pairs]  # {step: value} each
+    names = "step", "loss", "train_accuracy", "val_accuracy", *others
+    fig.data = names, [(step, *(values.get(step) for values in found)) for step in sorted(set().union(*found))]
     return fig
 
 
@@ -88,6 +95,8 @@ def scatter(points, labels, names, title, note=""):
         columnspacing=1.0,
         markerscale=1.4,
     )
+    table = zip(*np.asarray(points).T.tolist(), np.asarray(labels).tolist())
+    fig.data = ("x", "y", "class"), [(x, y, names[label]) for x, y, label in table if label in names]
     return fig
 
 
@@ -123,6 +132,8 @@ def shares(values, rows, heads, title, note="", label="per cent"):
             fig.write(x, y, number, size=11, ha="center", va="center", color=ink)
     bar = ("cividis", 0, 100, label)
     colorbar(fig, bar, left, top + R * row_height + 8, WIDTH - left - MARGIN)
+    table = [(rows[i], heads[j], values[i, j].item()) for i in range(R) for j in range(C)]
+    fig.data = ("row", "column", "value"), table
     return fig
 
 
@@ -147,6 +158,8 @@ def bars(panels, title, note="", label="images", most=20):
         ax.set_xticks(np.arange(len(order)), [f"{m}" for m in order])
         for j, n in enumerate(counts[order]):
             ax.annotate(f"{n}", (j, n), (0, 2), textcoords="offset points", ha="center", size=9, color=SOFT)
+    table = [(name, m, int(n)) for name, counts in panels.items() for m, n in enumerate(counts)]
+    fig.data = ("panel", "map", "count"), table
     return fig
 
 
@@ -181,4 +194,13 @@ def intervals(rows, title, note="", label="", reference=None):
         ax.annotate(
             reference[1], (reference[0], -0.5), (0, 4), textcoords="offset points", ha="center", size=10, color=SOFT
         )
+    table = [(name, r.mean, r.low, r.high) for name, r in rows.items()]
+    if reference:
+        table.append((reference[1], reference[0], None, None))
+    fig.data = ("name", "mean", "low", "high"), table
     return fig
+
+
+def _alone(values):
+    """A mark where a line of one point would not be seen."""
+    return "o" if len(values) == 1 else None

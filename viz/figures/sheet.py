@@ -93,9 +93,11 @@ def sheet(
     Returns
     -------
     Figure
+        Its data: row, column (their names, or numbers from 0) and caption of each tile.
     """
     tiles = np.asarray(tiles)
     N, h, w = tiles.shape[:3]
+    data = _table(N, columns, rows, heads, captions)
     lines = -(-N // columns)
     left = MARGIN + (12 + 14 * max(map(len, rows)) if rows else 0)
     wide = 24 if group else 0
@@ -160,6 +162,7 @@ def sheet(
             fig.add_artist(Rectangle((x, y), wide, high, fill=False, ec=color, lw=2.2 * k))
     if scale:
         colorbar(fig, scale, left, grid_y + lines * step_y + round(8 * k), xs[-1] + w - left, k)
+    fig.data = data
     return fig
 
 
@@ -173,6 +176,15 @@ def poster(image, title, note=""):
     fig, y = page(title, note, below=8 + H * zoom + MARGIN, width=round(W * zoom) + 2 * MARGIN)
     _image(fig, image, MARGIN, y + 8, round(W * zoom), round(H * zoom))
     return fig
+
+
+def _table(N, columns, rows, heads, captions):
+    """What stands around each of the N tiles; where a row or a column has no name, its number."""
+    row, column, caption = (dict(enumerate([] if names is None else names)) for names in (rows, heads, captions))
+    places = (divmod(i, columns) for i in range(N))
+    return ("row", "column", "caption"), [
+        (row.get(y, y), column.get(x, x), caption.get(i)) for i, (y, x) in enumerate(places)
+    ]
 
 
 def _image(fig, image, x, y, w, h):

@@ -1,17 +1,23 @@
 """What all figures share: colours, the page with its header, axes, and the bytes they are written as.
 
-A page is measured in pixels from its top left corner, as images are. Figures are made without pyplot: no
-global state, no display; the same arrays give the same bytes.
+A page is measured in pixels from its top left corner, as images are. Users' text is drawn as it stands: a ``$`` is a
+dollar, never the start of a formula. Figures are made without pyplot: no global state, no display; the same arrays give
+the same bytes, in every format.
 """
 
+import csv
 import io
 import textwrap
+from pathlib import Path
 
+import matplotlib
 from matplotlib import figure
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
+from matplotlib.text import Text
 
 from tinycnn import files
+from tinycnn.errors import InputError
 
 WIDTH, DPI = 1000, 150  # pixels; a phone shows this width at about 0.36, where 11 points are still read
 INK, SOFT, RIGHT, WRONG = "#1b1f24", "#57606a", "#0072b2", "#d55e00"
@@ -30,9 +36,27 @@ CLASS_COLORS = (
 CLASS_MARKERS = "osD^vPXhd*"
 MARGIN = 24
 
+# What a file says about its making, by ending: without date and version the same figure is the same bytes.
+METADATA = {
+    ".png": {"Software": None},
+    ".svg": {"Date": None, "Creator": None},
+    ".pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+}
+# Text stays text, which can be searched and edited: SVG names its font, PDF embeds the letters used, as TrueType.
+EXPORT = {"svg.fonttype": "none", "svg.hashsalt": "tinycnn", "pdf.fonttype": 42}
+
 
 class Figure(figure.Figure):
-    """A page of `width` x `height` pixels."""
+    """A page of `width` x `height` pixels that carries its data and shows itself in a notebook.
+
+    Attributes
+    ----------
+    data : (columns, rows) or None
+        What was drawn, as a table: names, and tuples of numbers and strings; None (a number that is not there) is an
+        empty cell.
+    """
+
+    data = None
 
     def __init__(self, width, height):
         super().__init__(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
@@ -48,6 +72,15 @@ class Figure(figure.Figure):
         width, height = self.pixels
         style = {"size": size, "color": color, "ha": ha, "va": va, "weight": weight, "linespacing": 1.05}
         self.text(x / width, 1 - y / height, s, **style)
+
+    def draw(self, renderer):
+        """Draw, as matplotlib does, with all text (ticks and legends, too) as it stands: no mathematics in it."""
+        for text in self.findobj(Text):
+            text.set_parse_math(False)
+        super().draw(renderer)
+
+    def _repr_png_(self):
+        return to_png(self)
 
 
 def page(title, note, below=0, height=None, width=WIDTH):
@@ -101,17 +134,37 @@ def colorbar(fig, scale, x, y, w, k=1):
 
 def to_png(fig):
     """Return the figure as PNG bytes, the same for the same figure: no date, no software version inside."""
-    buffer = io.BytesIO()
-    fig.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
-    return buffer.getvalue()
+    return _render(fig, ".png")
 
 
 def save(fig, path):
-    """Write the figure to `path` as PNG, atomically.
+    """Write the figure to `path`, as PNG, SVG or PDF by its ending, and its data beside it, as CSV.
+
+    The text of an SVG is text, in DejaVu Sans where the reader has it; a PDF carries its letters (Type 42). The same
+    figure is the same bytes at every run. The table (`path` with the ending .csv; UTF-8, RFC 4180) has the numbers in
+    full precision; a figure without data (a poster) has none. Each file appears whole or not at all.
 
     Raises
     ------
+    InputError
+        Another ending.
     OSError
-        The file cannot be written.
+        A file cannot be written.
     """
-    files.write_bytes(path, to_png(fig))
+    path = Path(path)
+    ending = path.suffix.lower()
+    if ending not in METADATA:
+        raise InputError(f"{path}: a figure is saved as .png, .svg or .pdf, by the ending of its name")
+    files.write_bytes(path, _render(fig, ending))
+    if getattr(fig, "data", None) is not None:
+        columns, rows = fig.data
+        table = io.StringIO()
+        csv.writer(table).writerows([columns, *rows])
+        files.write_text(path.with_suffix(".csv"), table.getvalue())
+
+
+def _render(fig, ending):
+    buffer = io.BytesIO()
+    with matplotlib.rc_context(EXPORT):
+        fig.savefig(buffer, format=ending[1:], dpi=DPI, metadata=METADATA[ending])
+    return buffer.getvalue()
