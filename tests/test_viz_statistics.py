@@ -1,24 +1,55 @@
-"""The interval of a mean is Student's, and it is written as a person reads it."""
+"""The interval of a mean is Student's, that of an accuracy Wilson's, and both are written as a person reads them."""
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from tinycnn import InputError
-from viz.metrics.statistics import Interval, mean_interval
+from viz.metrics.statistics import Interval, accuracy_interval, interval
 
 
 def test_the_interval_is_the_mean_and_student_s_quantile_times_the_standard_error():
     """Tables give t = 2.776 for 4 degrees of freedom at 95 %; s of 1 to 5 is the root of 2.5."""
-    found = mean_interval([1, 2, 3, 4, 5])
+    found = interval([1, 2, 3, 4, 5])
     assert found.mean == 3
     assert found.high - 3 == pytest.approx(2.776 * np.sqrt(2.5 / 5), rel=1e-3)
     assert 3 - found.low == pytest.approx(found.high - 3)
-    assert mean_interval([1, 2, 3, 4, 5], level=0.9).high - 3 == pytest.approx(2.132 * np.sqrt(0.5), rel=1e-3)
+    assert interval([1, 2, 3, 4, 5], level=0.9).high - 3 == pytest.approx(2.132 * np.sqrt(0.5), rel=1e-3)
+
+
+@pytest.mark.parametrize("N", [2, 3, 7, 200])
+@pytest.mark.parametrize("comparisons, level", [(1, 0.95), (1, 0.5), (6, 0.95), (45, 0.99)])
+def test_the_interval_is_scipy_s_and_several_share_the_risk(N, comparisons, level):
+    values = np.random.default_rng(N).normal(3, 2, N)
+    each = 1 - (1 - level) / comparisons
+    low, high = stats.ttest_1samp(values, 0).confidence_interval(each)
+    found = interval(values, comparisons, level)
+    assert (found.mean, found.low, found.high) == pytest.approx((values.mean(), low, high), rel=1e-11)
+
+
+def test_six_intervals_hold_together_in_95_of_100_studies():
+    values = np.random.default_rng(1).normal(size=(1000, 6, 10))  # means of 0
+    holds = [all(i.low < 0 < i.high for i in (interval(v, comparisons=6) for v in study)) for study in values]
+    assert 0.93 < np.mean(holds) < 0.98  # 0.951 is expected; three standard errors
+
+
+@pytest.mark.parametrize("right, n", [(0, 1), (1, 1), (0, 360), (360, 360), (1, 3), (347, 360), (7580, 10_000)])
+@pytest.mark.parametrize("level", [0.5, 0.95, 0.999])
+def test_the_interval_of_an_accuracy_is_scipy_s(right, n, level):
+    expected = stats.binomtest(right, n).proportion_ci(level, method="wilson")
+    found = accuracy_interval(right, n, level)
+    assert found.mean == right / n
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), rel=1e-9, abs=1e-15)
+    assert 0 <= found.low <= found.mean <= found.high <= 1
+
+
+def test_347_of_360_right_is_93_9_to_97_9_per_cent():
+    assert f"{accuracy_interval(347, 360):.1%}" == "96.4 % (93.9 to 97.9 %)"
 
 
 def test_the_interval_holds_the_true_mean_in_95_of_100_samples():
     rng = np.random.default_rng(0)
-    holds = [i.low < 0.3 < i.high for i in (mean_interval(rng.binomial(7, 0.3, 200) / 7) for _ in range(2000))]
+    holds = [i.low < 0.3 < i.high for i in (interval(rng.binomial(7, 0.3, 200) / 7) for _ in range(2000))]
     assert 0.935 < np.mean(holds) < 0.965  # four standard errors
 
 
@@ -32,4 +63,18 @@ def test_an_interval_is_written_with_its_unit_once():
 )
 def test_bad_arguments_are_named(values, level, named):
     with pytest.raises(InputError, match=named):
-        mean_interval(values, level)
+        interval(values, level=level)
+
+
+def test_no_comparison_is_refused():
+    with pytest.raises(InputError, match="comparisons"):
+        interval([1, 2], comparisons=0)
+
+
+@pytest.mark.parametrize(
+    "right, n, level, named",
+    [(3, 2, 0.95, "3 of 2"), (-1, 2, 0.95, "right"), (0, 0, 0.95, "n >= 1"), (1, 2, 0, "level")],
+)
+def test_a_bad_accuracy_is_named(right, n, level, named):
+    with pytest.raises(InputError, match=named):
+        accuracy_interval(right, n, level)

@@ -74,7 +74,7 @@ def maximal_activation_maps(s):
 def unpooling(s):
     """Three ways to undo a max-pool on the way back, and how well each follows the edges of the image."""
     from viz import deconvnet, figures
-    from viz.metrics.statistics import mean_interval
+    from viz.metrics.statistics import interval
 
     conv, relu = list(s.convs.items())[-1]
     shown, picked = s.examples(), s.rng("unpooling").permutation(len(s.val_images))[:COMPARED]
@@ -85,8 +85,8 @@ def unpooling(s):
         drawn.append(figures.signed(projection))
         numbers.append(deconvnet.edge_correlation(projection, images))
         scores[name] = deconvnet.edge_correlation(deconvnet.project(s.net, many, relu, unpool=way)[0], many)
-    means = {name: mean_interval(score) for name, score in scores.items()}
-    gain = mean_interval(scores["switches"] - scores["repetition"])
+    means = {name: interval(score) for name, score in scores.items()}
+    gain = interval(scores["switches"] - scores["repetition"])
     names = [s.name(label) for label in s.val_labels[shown]]
     captions = [c for name, r in zip(names, np.transpose(numbers)) for c in (name, "", *(f"{v:.2f}" for v in r))]
     measure = (

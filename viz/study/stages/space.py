@@ -87,7 +87,7 @@ def tsne(s):
 def neighbors(s):
     """The seven nearest images in pixels and in features, and how often they have the query's class."""
     from viz import embedding, figures, neighbors
-    from viz.metrics.statistics import mean_interval
+    from viz.metrics.statistics import interval
 
     # The study's 13,000: the first 10,000 training images and 3,000 validation images, or as many as there are.
     split = min(10_000, len(s.images))
@@ -108,9 +108,9 @@ def neighbors(s):
         found[space] = dict(zip(groups, nearest))
         right[space] = {k: neighbors.precision_at_k(v, labels[groups[k]], labels) for k, v in found[space].items()}
     random = [k for k in groups if k != "the study's"]
-    shares = {space: {k: mean_interval(right[space][k]) for k in random} for space in spaces}
+    shares = {space: {k: interval(right[space][k]) for k in random} for space in spaces}
     pixels, features = spaces
-    gains = {k: mean_interval(right[features][k] - right[pixels][k]) for k in random}
+    gains = {k: interval(right[features][k] - right[pixels][k]) for k in random}
     _, which, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     chance = (sizes[which] - 1).mean() / (M - 1)
 
