@@ -158,7 +158,7 @@ def bars(panels, title, note="", label="images", most=20):
         ax.set_xticks(np.arange(len(order)), [f"{m}" for m in order])
         for j, n in enumerate(counts[order]):
             ax.annotate(f"{n}", (j, n), (0, 2), textcoords="offset points", ha="center", size=9, color=SOFT)
-    table = [(name, m, int(n)) for name, counts in panels.items() for m, n in enumerate(counts)]
+    table = [(name, m, n) for name, counts in panels.items() for m, n in enumerate(np.asarray(counts).tolist())]
     fig.data = ("panel", "map", "count"), table
     return fig
 
