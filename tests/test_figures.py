@@ -349,6 +349,8 @@ def test_curves_show_a_history_of_one_point(losses, accuracies):
     assert grey[150:400].sum() > 60 * len(losses) or not losses
     assert (orange[500:800].sum() > 60) == bool(accuracies)
     assert fig.data[1] == [(1, losses[0] if losses else None, accuracies[0] if accuracies else None, None)]
+    low, high = fig.axes[1].get_xlim()
+    assert [t.get_text() for t in fig.axes[1].get_xticklabels() if low <= t.get_position()[0] <= high] == ["1"]
 
 
 def test_save_writes_nothing_where_it_cannot(tmp_path, rng):

@@ -57,7 +57,7 @@ def curves(steps, losses, eval_steps, train_accuracy, val_accuracy, title, note=
         y = 100 * np.asarray(y)
         lower.plot(x, y, color=SOFT, lw=1.6, ls=(":", "-.")[i % 2], label=f"{name}: {y.max():.1f} % at best")
     lower.set(ylabel="accuracy, %", xlabel="step")
-    lower.xaxis.get_major_locator().set_params(integer=True)
+    lower.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     later = 100 * np.concatenate([y[1:] for y in (train_accuracy, val_accuracy, *(y for _, y in others.values()))])
     if len(later) > 2:  # the untrained start would flatten all that follows
         lower.set_ylim(10 * np.floor(later.min() / 10), 101)
