@@ -5,7 +5,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 import viz.ascent.maximize
-from tinycnn import InputError, Network, layers, models
+from tinycnn import InputError, Network, layers, models, streams
 from viz.ascent.maximize import NOISE, deprocess, maximize, maximize_ways
 from viz.ascent.parametrize import Spectral
 from viz.ascent.recipes import MAHENDRAN, OURS, PRELIMINARY, YOSINSKI_SETS, for_size, hidden
@@ -120,7 +120,7 @@ def test_the_order_of_yosinskis_operations_is_his(backend):
     steps = [ClipContribution(30), ClipNorm(20), Blur(0.6, 2), Decay(0.1), Clip(0, 1)]  # not in their order
     r = maximize(net, "fc2", [3, 8], steps=5, step_size=0.8, init="noise", mean=mean, regularizers=steps, seed=4)
     for n, unit in enumerate((3, 8)):
-        x, score = np.random.default_rng([4, unit]).normal(0, NOISE, (28, 28, 1)), []
+        x, score = streams.rng(4, "ascent", unit).normal(0, NOISE, (28, 28, 1)), []
         for i in range(6):
             x = np.clip(mean + x, 0, 1) - mean
             t = torch_copy.to_torch((mean + x)[None]).requires_grad_()
@@ -258,7 +258,7 @@ def test_a_step_follows_the_mean_gradient_of_the_transformed_copies(conv):
     transforms = [Affine(2, 20, 1.2), Noise(0.3)]
     r = maximize(conv, "fc", [4, 2], steps=1, step_size=1.0, init=start, regularizers=transforms, views=3, seed=6)
     for n, unit in enumerate((4, 2)):
-        rng, mean = np.random.default_rng([6, unit]), np.zeros_like(start)
+        rng, mean = streams.rng(6, "ascent", unit), np.zeros_like(start)
         drawn = [[t.draw(rng, start.shape) for _ in range(3)] for t in transforms]
         for affine, noise in zip(*drawn):
             seen = transforms[0].apply(start[None], affine[None]) + noise

@@ -22,6 +22,7 @@ import numpy as np
 from scipy.special import logsumexp
 from tqdm import tqdm
 
+from tinycnn import streams
 from tinycnn.errors import InputError, choose
 
 from ..check import units_of
@@ -231,7 +232,7 @@ def _ascent(
     if parametrization is not None:
         _check_parametrization(parametrization, net, mean, clips, after)
     mean = _fit(mean, net.input_shape, net.dtype, "mean")
-    rngs = [np.random.default_rng([seed, int(unit)]) for unit in units]
+    rngs = [streams.rng(seed, "ascent", unit) for unit in units]
     x = _start(init, rngs, net, noise)
     state = {}
     scores, objectives = np.empty((2, steps + 1, len(units)))
