@@ -114,6 +114,12 @@ def test_the_l2_penalty_s_maximum_is_the_weights_over_two_lambda(linear):
     np.testing.assert_allclose(r.scores[-1] - r.objectives[-1], squares / (4 * 0.7), rtol=1e-8)
 
 
+def test_a_penalty_holds_the_deviation_from_the_mean_small_not_the_image(linear):
+    net, w, _ = linear
+    r = maximize(net, "fc", range(4), steps=60, optimizer=Constant(0.5), regularizers=L2(0.7), mean=0.4)
+    np.testing.assert_allclose(r.last, 0.4 + w / 1.4, rtol=EXACT)
+
+
 @pytest.mark.oracle
 def test_the_order_of_yosinskis_operations_is_his(backend):
     """Against a loop on a PyTorch copy, one unit and one pixel percentile at a time."""
