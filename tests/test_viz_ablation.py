@@ -49,7 +49,7 @@ def test_what_is_shown_is_8_bits_within_0_and_1_and_a_picture_as_it_is_where_it_
 
 def test_a_way_is_the_ascent_of_its_preset_on_the_seed_of_the_study(s, ways):
     again = maximize.maximize(
-        *(s.net, "fc2", range(10)), **presets.MAHENDRAN | {"steps": 2, "mean": s.images.mean((0, 1, 2)) / 255}, seed=4
+        *(s.net, "fc2", range(10), presets.MAHENDRAN), seed=4, steps=2, mean=s.images.mean((0, 1, 2)) / 255
     )
     assert (ways["Mahendran"].raw == again.images).all()
     np.testing.assert_allclose(ways["Mahendran"].scores, s.net.logits(again.images).diagonal(), rtol=1e-4)

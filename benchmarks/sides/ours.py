@@ -5,6 +5,8 @@ import numpy as np
 import tinycnn
 from tinycnn import fused, optim
 from viz import deconvnet, maximize, saliency
+from viz.ascent import Recipe
+from viz.ascent.optimizers import Constant
 
 from .. import works
 from . import Side as Base
@@ -41,7 +43,10 @@ class Side(Base):
             "deconvnet": lambda: deconvnet.project(net, x, works.LAYER)[0],
             "maximize": lambda: (
                 maximize.maximize(
-                    net, net.layer_names[-1], range(10), steps=works.ITERATIONS, step_size=works.RATE, init=x
+                    net,
+                    net.layer_names[-1],
+                    range(10),
+                    Recipe(start=x, optimizer=Constant(works.RATE), steps=works.ITERATIONS),
                 ).last
             ),
         }[work.kind]

@@ -7,30 +7,28 @@ R the sum of the penalties. Erhan et al. 2009; Simonyan et al. 2013, arXiv:1312.
 arXiv:1506.06579; Mahendran and Vedaldi 2016, arXiv:1512.02017; Olah et al. 2017, doi:10.23915/distill.00007. One
 iteration:
 
-    clip -> image -> [transform] -> forward -> seed at the unit -> backward -> [adjoint] -> minus penalties' gradients
-         -> [to the unknowns] -> step -> decay -> blur -> clip small norms -> clip small contributions -> project norms
+    clip -> image -> [transforms] -> forward -> seed at the unit -> backward -> [adjoints] -> minus penalties' gradients
+         -> [to the unknowns] -> optimizer's step -> regularizers' steps, in the recipe's order
 
 All units of a call are one batch, and yet independent: each has its own random numbers and step size. So are whole
-ascents, in `maximize_ways`: for a small batch the network mostly reads its own weights. `presets` has the constants
-that are known to work, `regularizers`, `transforms` and `parametrize` the parts.
+ascents, in `maximize_ways`: for a small batch the network mostly reads its own weights. `recipes` has the constants
+that are known to work, `optimizers`, `regularizers`, `transforms` and `parametrize` the parts.
 """
 
-import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from numbers import Real
 
 import numpy as np
 from scipy.special import logsumexp
 from tqdm import tqdm
 
+from tinycnn import streams
 from tinycnn.errors import InputError, choose
 
 from ..check import units_of
-from .regularizers import B, Blur, Clip, ClipContribution, ClipNorm, Decay, NormProjection
+from .recipes import Recipe
 
-NOISE = 10 / 255  # Yosinski et al. start from N(0, 10) on 255
-STEP_ORDER = (Decay, Blur, ClipNorm, ClipContribution, NormProjection)
-OPTIMIZERS = ("constant", "progress", "normalized", "mahendran", "adam")
-OBJECTIVES = ("activation", "log-odds")
+PLAIN = Recipe()
 TOGETHER = 100  # images of several ascents in one pass
 
 
@@ -45,7 +43,7 @@ class Maximization:
     last : array (U, H, W, C)
         The image of the last step.
     scores : array (steps + 1, U)
-        The activation of the unit for the image of each step, the first being the start.
+        The activation of the unit (objective "sum": of all of the map) for the image of each step, from the start on.
     objectives : array (steps + 1, U)
         What was raised: the scores (or log-odds) minus the penalties.
     best_step : array (U,)
@@ -62,26 +60,13 @@ class Maximization:
     units: np.ndarray
     layer: str
 
+    def __repr__(self):
+        best = self.scores[self.best_step, range(len(self.units))]
+        size, span = f"{len(self.units)} units, {len(self.scores) - 1} steps", f"{best.min():.4g} to {best.max():.4g}"
+        return f"Maximization(layer={self.layer!r}, {size}, best scores {span})"
 
-def maximize(
-    net,
-    layer,
-    units,
-    steps=300,
-    step_size=0.1,
-    regularizers=(),
-    init="zeros",
-    noise=NOISE,
-    seed=0,
-    optimizer="constant",
-    max_rate=None,
-    mean=0.0,
-    position="center",
-    objective="activation",
-    parametrization=None,
-    views=1,
-    progress=False,
-):
+
+def maximize(net, layer, units, recipe=PLAIN, *, positions=None, seed=0, callback=None, progress=False, **changes):
     """Find, for each of `units`, an image that excites it, by gradient ascent.
 
     Parameters
@@ -92,40 +77,19 @@ def maximize(
         itself: a unit that is off after its ReLU has no gradient, and its image would stay as it is.
     units : int or ints (U,)
         Units of a dense layer, maps of a convolutional one.
-    steps : int
-        Number of gradient steps; the image is evaluated once more, after the last.
-    step_size : float
-        "constant": the rate. "progress": the wanted gain p per step. "normalized": the root mean square of the
-        change of a pixel (or coefficient of the parametrization) per step. "adam", "mahendran": about its size.
-    regularizers : sequence
-        Objects of `viz.regularizers` and `viz.transforms`. Penalties add up, transforms follow each other as given;
-        steps are applied in the order that stands at the head of this module, whatever their order here.
-    init : {"zeros", "noise"} or array
-        Where x starts: 0, N(0, noise), or an array (H, W, C) or (U, H, W, C).
-    noise : float
-        The standard deviation of that start; default 10 / 255.
+    recipe : viz.ascent.Recipe
+        How: start, objective, optimizer, steps and what keeps the image natural; by default plain ascent from zeros.
+    positions : (row, column) or ints (U, 2), optional
+        Which unit of each map is excited; by default the one at (H // 2, W // 2).
     seed : int
         Each unit draws from its own generator, made from `seed` and the unit's number.
-    optimizer : {"constant", "progress", "normalized", "mahendran", "adam"}
-        x += step_size g; x += min(max_rate, step_size / ||g||^2) g (Yosinski et al.); x += step_size g / rms(g), as
-        long for a weak unit as for a strong one; Mahendran and Vedaldi's momentum over a decaying root of squares;
-        Adam.
-    max_rate : float, optional
-        The bound on the rate of "progress".
-    mean : float or array that broadcasts to (H, W, C)
-        What x is a deviation from: 0, or the mean image of the data.
-    position : {"center", "sum"}
-        What is excited in a map: its unit at (h // 2, w // 2), or the sum of all its units.
-    objective : {"activation", "log-odds"}
-        What is raised: the unit's activation y_c, or y_c - log sum_{j != c} exp(y_j) = log(p / (1 - p)), p its share in
-        the layer's softmax. The first can be raised by what raises all classes, the second only by what tells the
-        class from the others; unlike log p it does not level off once the class is reached.
-    parametrization : viz.parametrize.Spectral, optional
-        What the ascent changes instead of pixels: x is then its unknowns, and penalties see the image.
-    views : int
-        With transforms: each step follows the mean gradient of so many copies, each with its own transforms.
+    callback : function (step, images, scores), optional
+        Called after the evaluation of each step, 0 to `steps`, with its images (U, H, W, C) and the units' activations
+        (U,), which it must not change. What it returns is ignored.
     progress : bool
         Show a progress bar.
+    **changes
+        Fields of the recipe that are to be others: ``maximize(net, "fc2", 3, MAHENDRAN, steps=50)``.
 
     Returns
     -------
@@ -136,44 +100,44 @@ def maximize(
     Raises
     ------
     InputError
-        Unknown layer, optimizer, init, position or objective; a unit that the layer does not have; a step count,
-        rate, mean or array that makes no sense; an ascent that diverges to infinite pixels.
+        An unknown layer or field of a recipe; a unit or position that the layer does not have; an objective that the
+        layer has not; a mean, start or parametrization that does not fit the network; an ascent that diverges to
+        infinite pixels.
     """
-    ascent = _ascent(
-        net, layer, units, steps, step_size, regularizers, init, noise, seed, optimizer, max_rate, mean, position,
-        objective, parametrization, views, progress,
-    )  # fmt: skip
+    for name in changes:
+        choose(name, [field.name for field in fields(Recipe)], "field of a recipe")
+    ascent = _ascent(net, layer, units, replace(_recipe(recipe), **changes), positions, seed, callback, progress)
     return _climb(net, layer, [ascent])[0]
 
 
-def maximize_ways(net, layer, units, ways, seed=0):
-    """Find images for the same units in several ways, as `maximize` would one after the other.
+def maximize_ways(net, layer, units, recipes, seed=0):
+    """Find images for the same units by several recipes, as `maximize` would one after the other.
 
-    The network sees the images of all ways in one batch, which takes a fraction of the time.
+    The network sees the images of all recipes in one batch, which takes a fraction of the time.
 
     Parameters
     ----------
     net, layer, units, seed
         As for `maximize`.
-    ways : sequence of dict
-        The other arguments of `maximize`, for each way.
+    recipes : sequence of viz.ascent.Recipe
 
     Returns
     -------
     list of Maximization
-        One for each way.
+        One for each recipe.
 
     Raises
     ------
     InputError
         As for `maximize`.
     """
-    signature, ascents = inspect.signature(maximize), []
-    for way in ways:
-        bound = signature.bind(net, layer, units, seed=seed, **way)
-        bound.apply_defaults()
-        ascents.append(_ascent(**bound.arguments))
-    return _climb(net, layer, ascents)
+    return _climb(net, layer, [_ascent(net, layer, units, _recipe(recipe), seed=seed) for recipe in recipes])
+
+
+def _recipe(recipe):
+    if not isinstance(recipe, Recipe):
+        raise InputError(f"recipe: expected a viz.ascent.Recipe, got {recipe!r}")
+    return recipe
 
 
 def _climb(net, layer, ascents):
@@ -215,68 +179,66 @@ def _groups(ascents, sizes):
     return groups
 
 
-def _ascent(
-    net, layer, units, steps, step_size, regularizers, init, noise, seed, optimizer, max_rate, mean, position,
-    objective, parametrization, views, progress,
-):  # fmt: skip
+def _ascent(net, layer, units, recipe, positions=None, seed=0, callback=None, progress=False):
     """One ascent as a generator, see `_climb`; the arguments are those of `maximize`."""
     net.check_layer(layer)
     units = units_of(net, layer, units)
-    choose(optimizer, OPTIMIZERS, "optimizer")
-    choose(position, ("center", "sum"), "position")
-    _check(steps, step_size, max_rate, views, noise)
-    if choose(objective, OBJECTIVES, "objective") != "activation" and len(net.shapes[layer]) > 1:
-        raise InputError(f"objective: odds are those of a dense layer's units, and {layer!r} has maps")
-    clips, transforms, penalties, after = _sort(regularizers)
-    if parametrization is not None:
-        _check_parametrization(parametrization, net, mean, clips, after)
-    mean = _fit(mean, net.input_shape, net.dtype, "mean")
-    rngs = [np.random.default_rng([seed, int(unit)]) for unit in units]
-    x = _start(init, rngs, net, noise)
-    state = {}
+    where = _where(net.shapes[layer], layer, units, recipe.objective, positions)
+    steps, transforms, views, p = recipe.steps, recipe.transforms, recipe.views, recipe.parametrization
+    copies = [i if isinstance(i, slice) else np.repeat(i, views) for i in where]
+    penalties = [r for r in recipe.regularizers if hasattr(r, "value_and_grad")]
+    others = [r for r in recipe.regularizers if not hasattr(r, "value_and_grad")]
+    before = [r for r in others if getattr(r, "before", False)]
+    after = [r for r in others if not getattr(r, "before", False)]
+    if p is not None and (p.mean.shape != net.input_shape or p.mean.dtype != net.dtype):
+        images, wanted = f"{p.mean.dtype} {p.mean.shape}", f"{net.dtype} {net.input_shape}"
+        raise InputError(f"parametrization: it makes images of {images}, the network takes {wanted}")
+    mean = _fit(recipe.mean, net.input_shape, net.dtype, "mean")
+    rngs = [streams.rng(seed, "ascent", unit) for unit in units]
+    x = _start(recipe.start, rngs, net)
+    state = recipe.optimizer.init(x)
     scores, objectives = np.empty((2, steps + 1, len(units)))
     best = np.full(len(units), -np.inf)
     best_step, best_image = np.zeros(len(units), int), np.empty_like(x)
 
     for i in tqdm(range(steps + 1), desc=f"maximize {layer}", disable=not progress, leave=False):
-        for clip in clips:
-            x = clip.apply(x, mean=mean)
-        image = mean + x if parametrization is None else parametrization.image(x)
+        for r in before:
+            x = _apply(r, x, gradient=None, iteration=i, mean=mean)
+        image = mean + x if p is None else p.image(x)
         y = yield image, i < steps and not transforms
-        scores[i], objectives[i], one = _score(y, units, position, objective)
+        scores[i], objectives[i], one = _score(y, where, recipe.objective)
         penalty_grad = 0.0
         for r in penalties:
-            value, g = r.value_and_grad(x if parametrization is None else image)
+            value, g = r.value_and_grad(x if p is None else image)
             objectives[i] -= value
             penalty_grad = penalty_grad + g
         better = objectives[i] > best
         best[better], best_step[better], best_image[better] = objectives[i, better], i, image[better]
+        if callback is not None:
+            callback(i, image, scores[i])
         if i == steps:
             break  # the last image is evaluated, and kept as it is
 
         if transforms:
             seen, draws = np.repeat(image, views, 0), []
-            for r in transforms:
-                draws.append(np.stack([r.draw(rng, image.shape[1:]) for rng in rngs for _ in range(views)]))
-                seen = r.apply(seen, draws[-1])
+            for t in transforms:
+                draws.append(np.stack([t.draw(rng, image.shape[1:]) for rng in rngs for _ in range(views)]))
+                seen = t.apply(seen, draws[-1])
             y = yield seen, True
-            one = _score(y, np.repeat(units, views), position, objective)[2]
+            one = _score(y, copies, recipe.objective)[2]
         g = yield one
         if transforms:
-            for r, drawn in zip(reversed(transforms), reversed(draws)):
-                g = r.adjoint(g, drawn)
+            for t, drawn in zip(reversed(transforms), reversed(draws)):
+                g = t.adjoint(g, drawn)
             g = g.reshape(len(units), views, *g.shape[1:]).mean(1)
         up = g - penalty_grad
-        if parametrization is not None:
-            up = parametrization.gradient(image, up)
-        x = x + _move(optimizer, up, state, i, step_size, max_rate)
+        if p is not None:
+            up = p.gradient(image, up)
+        x = x + recipe.optimizer.change(state, up, i + 1)
         for r in after:
-            x = r.apply(x, gradient=g, iteration=i, mean=mean)
+            x = _apply(r, x, gradient=g, iteration=i, mean=mean)
         if not (np.isfinite(x).all() and np.isfinite(objectives[i]).all()):
-            raise InputError(
-                f"the ascent diverged at step {i}: pixels or scores became infinite; "
-                f"use a smaller step_size than {step_size}"
-            )
+            raise InputError(f"the ascent diverged at step {i}; take smaller steps than those of {recipe.optimizer}")
     return Maximization(best_image, image, scores, objectives, best_step, units, layer)
 
 
@@ -294,46 +256,14 @@ def deprocess(x):
     return np.clip((x - mean) / np.where(std > 0, std, 1) * 0.1 + 0.5, 0, 1)
 
 
-def _sort(regularizers):
-    """Split into clips, transforms, penalties and the steps after the gradient's, these in `STEP_ORDER`."""
-    clips, transforms, penalties, after = [], [], [], []
-    for r in regularizers:
-        if isinstance(r, Clip):
-            clips.append(r)
-        elif hasattr(r, "adjoint"):
-            transforms.append(r)
-        elif hasattr(r, "value_and_grad"):
-            penalties.append(r)
-        elif hasattr(r, "apply"):
-            after.append(r)
-        else:
-            raise InputError(f"regularizers: {r!r} is none; take them from viz.regularizers and viz.transforms")
-    after.sort(key=lambda r: STEP_ORDER.index(type(r)) if type(r) in STEP_ORDER else len(STEP_ORDER))
-    return clips, transforms, penalties, after
-
-
-def _check(steps, step_size, max_rate, views, noise):
-    if not (isinstance(steps, (int, np.integer)) and steps >= 0):
-        raise InputError(f"steps: expected a whole number of at least 0, got {steps!r}")
-    if not (isinstance(views, (int, np.integer)) and views >= 1):
-        raise InputError(f"views: expected a whole number of at least 1, got {views!r}")
-    if not step_size > 0 or (max_rate is not None and not max_rate > 0):
-        raise InputError(f"step_size and max_rate must be positive, got {step_size} and {max_rate}")
-    if not 0 <= noise < np.inf:
-        raise InputError(f"noise: expected a standard deviation, got {noise}")
-
-
-def _check_parametrization(p, net, mean, clips, after):
-    if p.mean.shape != net.input_shape or p.mean.dtype != net.dtype:
-        raise InputError(
-            f"parametrization: it is of {p.mean.dtype} images {p.mean.shape}, the network of {net.dtype} "
-            f"{net.input_shape}"
-        )
-    if np.any(mean):
-        raise InputError("mean: a parametrization has its own, give no other")
-    pixels = [r for r in (*clips, *after) if not isinstance(r, Decay)]
-    if pixels:
-        raise InputError(f"regularizers: {pixels[0]!r} changes pixels, not the unknowns of a parametrization")
+def _apply(r, x, **known):
+    """What a regularizer's step makes of x; a plain function is told nothing else."""
+    if hasattr(r, "apply"):
+        return r.apply(x, **known)
+    y = np.asarray(r(x))
+    if y.shape != x.shape or y.dtype.kind != "f":
+        raise InputError(f"regularizers: of x {x.shape} {r!r} made {y.dtype} {y.shape}; return floats of x's shape")
+    return y.astype(x.dtype, copy=False)
 
 
 def _fit(value, shape, dtype, what):
@@ -347,64 +277,42 @@ def _fit(value, shape, dtype, what):
     return value
 
 
-def _start(init, rngs, net, noise):
+def _start(start, rngs, net):
     shape = (len(rngs), *net.input_shape)
-    if isinstance(init, str):
-        if choose(init, ("zeros", "noise"), "init") == "zeros":
-            return np.zeros(shape, net.dtype)
-        return np.stack([rng.normal(0, noise, shape[1:]) for rng in rngs]).astype(net.dtype)
-    return _fit(init, shape, net.dtype, "init").copy()
+    if not isinstance(start, Real):
+        return _fit(start, shape, net.dtype, "start").copy()
+    if start == 0:
+        return np.zeros(shape, net.dtype)
+    return np.stack([rng.normal(0, start, shape[1:]) for rng in rngs]).astype(net.dtype)
 
 
-def _score(y, units, position, objective):
+def _where(shape, layer, units, objective, positions):
+    """The index in the layer's output (U, ...) of what each image is to excite."""
+    U, maps = len(units), len(shape) > 1
+    if objective == ("log-odds" if maps else "sum"):
+        raise InputError(
+            f"objective: there is no {objective!r}, as layer {layer!r} has {'maps' if maps else 'no maps'}"
+        )
+    if positions is not None and (not maps or objective == "sum"):
+        raise InputError("positions: give none for a dense layer or the sum of a map")
+    if not maps:
+        return (units,)
+    if objective == "sum":
+        return slice(None), slice(None), units
+    H, W, _ = shape
+    at = np.asarray((H // 2, W // 2) if positions is None else positions)
+    if at.dtype.kind not in "iu" or at.shape not in ((2,), (U, 2)) or (at < 0).any() or (at >= (H, W)).any():
+        raise InputError(f"positions: expected (row, column) or {U} of them, within {H} by {W}, got {positions}")
+    return *np.broadcast_to(at, (U, 2)).T, units
+
+
+def _score(y, where, objective):
     """The units' activations (U,), what is raised (U,), and its derivative with respect to y (U, ...)."""
-    where = _where(y.shape[1:], units, position)
-    scores = y[where].reshape(len(units), -1).sum(1, dtype=np.float64)
-    one = np.zeros_like(y)
+    where, one = (np.arange(len(y)), *where), np.zeros_like(y)
+    scores = y[where].reshape(len(y), -1).sum(1, dtype=np.float64)
     one[where] = 1
-    if objective == "activation":
+    if objective != "log-odds":
         return scores, scores, one
     others = np.where(one, -np.inf, y.astype(np.float64))
     against = logsumexp(others, axis=1)
     return scores, scores - against, one - np.exp(others - against[:, None]).astype(y.dtype)
-
-
-def _where(shape, units, position):
-    """The index of each score's units in the layer's output (U, ...)."""
-    n = np.arange(len(units))
-    if len(shape) == 1:
-        return n, units
-    if position == "sum":
-        return n, slice(None), slice(None), units
-    return n, shape[0] // 2, shape[1] // 2, units
-
-
-def _move(optimizer, g, state, i, step_size, max_rate):
-    """The change of x (U, H, W, C) for the ascent direction g; the optimizer's `state` changes in place."""
-    dtype = g.dtype.type
-    if optimizer == "constant":
-        return dtype(step_size) * g
-    if optimizer in ("progress", "normalized"):
-        size = (g.astype(np.float64) ** 2).sum((1, 2, 3), keepdims=True)
-        if optimizer == "normalized":
-            size = np.sqrt(size / g[0].size)
-        no_step = np.zeros_like(size)  # where there is no gradient
-        rate = np.divide(step_size, size, out=no_step, where=size > 0)
-        return (np.minimum(rate, np.inf if max_rate is None else max_rate) * g).astype(g.dtype)
-    if not state:
-        state["m"], state["v"] = np.zeros_like(g), np.zeros_like(g)
-    m, v = state["m"], state["v"]
-    if optimizer == "adam":
-        m += dtype(0.1) * (g - m)
-        v += dtype(0.001) * (g * g - v)
-        unbiased = m / dtype(1 - 0.9 ** (i + 1))
-        return dtype(step_size) * unbiased / (np.sqrt(v / dtype(1 - 0.999 ** (i + 1))) + dtype(1e-8))
-    # Theirs: G <- 0.9 G + g^2; m <- 0.9 m - g / (1 / eta + sqrt(G)); eta = H W 0.05 B^2 / alpha, on pixels
-    # of 255. In pixels of [0, 1] the step is 1 / 255 as large, and so is 1 / eta.
-    _, H, W, _ = g.shape
-    inverse_eta = step_size * 6 / (H * W * 0.05 * B**2)
-    v *= dtype(0.9)
-    v += g * g
-    m *= dtype(0.9)
-    m += dtype(step_size) * g / (dtype(inverse_eta) + np.sqrt(v))
-    return m.copy()

@@ -3,10 +3,15 @@
 Plain gradient ascent ends in noise of high frequency and amplitude. Two kinds of remedy stand here, both on
 x (U, H, W, C), the deviation of U images from the mean image (others: `transforms`, `parametrize`):
 
-steps       ``apply(x, ...) -> x`` after (`Clip`: before) each gradient step: Yosinski et al. 2015,
-            arXiv:1506.06579; `NormProjection`: Mahendran and Vedaldi 2016, arXiv:1512.02017
+steps       ``apply(x, gradient, iteration, mean) -> x`` after each gradient step, or, where their attribute
+            `before` is true (`Clip`), before the image is looked at; the gradient is the score's before the step,
+            iterations count from 0: Yosinski et al. 2015, arXiv:1506.06579;
+            `NormProjection`: Mahendran and Vedaldi 2016, arXiv:1512.02017
 penalties   ``value_and_grad(x) -> (values (U,), gradient (U, H, W, C))``, subtracted from the score:
             `L2`: Simonyan et al. 2013, arXiv:1312.6034; the others: Mahendran and Vedaldi
+
+They act in the order in which a recipe names them. Any function ``f(x) -> x`` is a step too: x is (U, H, W, C), what
+the ascent changes (the deviation from the mean, or a parametrization's unknowns), and f keeps its shape.
 
 Pixels run over [0, 1]; the papers' constants for [0, 255] are divided by 255.
 """
@@ -21,9 +26,10 @@ from tinycnn.errors import InputError
 B = 80 / 255  # Mahendran and Vedaldi: the typical norm of a centred pixel
 
 
-def _require(ok, what):
+def require(spec, name, ok, what):
+    """Raise InputError unless `ok`: the constant called `name` must be `what`."""
     if not ok:
-        raise InputError(what)
+        raise InputError(f"{type(spec).__name__}: {name} must {what}, got {getattr(spec, name)!r}")
 
 
 def _pixel_norm(x):
@@ -43,10 +49,9 @@ class Decay:
     theta: float
 
     def __post_init__(self):
-        _require(0 <= self.theta <= 1, f"Decay: theta must lie in [0, 1], got {self.theta}")
+        require(self, "theta", 0 <= self.theta <= 1, "lie in [0, 1]")
 
     def apply(self, x, gradient=None, iteration=0, mean=0.0):
-        """Return the decayed x."""
         return x * x.dtype.type(1 - self.theta)
 
 
@@ -61,14 +66,10 @@ class Blur:
     every: int = 1
 
     def __post_init__(self):
-        _require(self.sigma > 0, f"Blur: sigma must be positive, got {self.sigma}")
-        _require(
-            isinstance(self.every, int) and self.every >= 1,
-            f"Blur: every must be a whole number of at least 1, got {self.every}",
-        )
+        require(self, "sigma", self.sigma > 0, "be positive")
+        require(self, "every", isinstance(self.every, int) and self.every >= 1, "be a whole number of at least 1")
 
     def apply(self, x, gradient=None, iteration=0, mean=0.0):
-        """Return x, blurred if `iteration` (from 0) ends a round of `every`."""
         if (iteration + 1) % self.every:
             return x
         x = gaussian_filter1d(x, self.sigma, axis=1, mode="reflect")
@@ -82,10 +83,9 @@ class ClipNorm:
     percentile: float
 
     def __post_init__(self):
-        _require(0 <= self.percentile <= 100, f"ClipNorm: percentile must lie in [0, 100], got {self.percentile}")
+        require(self, "percentile", 0 <= self.percentile <= 100, "lie in [0, 100]")
 
     def apply(self, x, gradient=None, iteration=0, mean=0.0):
-        """Return x without its small pixels."""
         return _zero_below_percentile(x, _pixel_norm(x), self.percentile)
 
 
@@ -100,13 +100,9 @@ class ClipContribution:
     percentile: float
 
     def __post_init__(self):
-        _require(
-            0 <= self.percentile <= 100,
-            f"ClipContribution: percentile must lie in [0, 100], got {self.percentile}",
-        )
+        require(self, "percentile", 0 <= self.percentile <= 100, "lie in [0, 100]")
 
     def apply(self, x, gradient, iteration=0, mean=0.0):
-        """Return x without the pixels that contribute little."""
         return _zero_below_percentile(x, np.abs((x * gradient).sum(-1)), self.percentile)
 
 
@@ -117,10 +113,9 @@ class NormProjection:
     bound: float = 2 * B
 
     def __post_init__(self):
-        _require(self.bound > 0, f"NormProjection: bound must be positive, got {self.bound}")
+        require(self, "bound", self.bound > 0, "be positive")
 
     def apply(self, x, gradient=None, iteration=0, mean=0.0):
-        """Return the projected x."""
         norm = _pixel_norm(x)
         shrink = self.bound / np.maximum(norm, self.bound)
         return (x * shrink[..., None]).astype(x.dtype, copy=False)
@@ -132,12 +127,12 @@ class Clip:
 
     low: float = 0.0
     high: float = 1.0
+    before = True
 
     def __post_init__(self):
-        _require(self.low < self.high, f"Clip: low must be below high, got {self.low} and {self.high}")
+        require(self, "low", self.low < self.high, f"be below high, {self.high}")
 
     def apply(self, x, gradient=None, iteration=0, mean=0.0):
-        """Return x such that mean + x is in range."""
         return np.clip(x, self.low - mean, self.high - mean).astype(x.dtype, copy=False)
 
 
@@ -156,11 +151,10 @@ class TotalVariation:
     V: float = B / 6.5
 
     def __post_init__(self):
-        _require(self.beta >= 1, f"TotalVariation: beta must be at least 1, got {self.beta}")
-        _require(self.V > 0, f"TotalVariation: V must be positive, got {self.V}")
+        require(self, "beta", self.beta >= 1, "be at least 1")
+        require(self, "V", self.V > 0, "be positive")
 
     def value_and_grad(self, x):
-        """Return the penalty of each image (U,), and its gradient like x."""
         _, H, W, _ = x.shape
         right = np.diff(x, axis=2, append=x[:, :, -1:])
         down = np.diff(x, axis=1, append=x[:, -1:])
@@ -189,11 +183,10 @@ class BoundedRange:
     B: float = B
 
     def __post_init__(self):
-        _require(self.alpha >= 2, f"BoundedRange: alpha must be at least 2, got {self.alpha}")
-        _require(self.B > 0, f"BoundedRange: B must be positive, got {self.B}")
+        require(self, "alpha", self.alpha >= 2, "be at least 2")
+        require(self, "B", self.B > 0, "be positive")
 
     def value_and_grad(self, x):
-        """Return the penalty of each image (U,), and its gradient like x."""
         _, H, W, _ = x.shape
         c = self.weight / (H * W)
         s = (x * x).sum(-1) / self.B**2  # (U, H, W)
@@ -208,5 +201,4 @@ class L2:
     weight: float
 
     def value_and_grad(self, x):
-        """Return the penalty of each image (U,), and its gradient like x."""
         return self.weight * (x * x).sum((1, 2, 3)), 2 * self.weight * x

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from tinycnn.errors import InputError
+from .regularizers import require
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,7 @@ class Jitter:
     pixels: int
 
     def __post_init__(self):
-        if not (isinstance(self.pixels, int) and self.pixels >= 1):
-            raise InputError(f"Jitter: pixels must be a whole number of at least 1, got {self.pixels}")
+        require(self, "pixels", isinstance(self.pixels, int) and self.pixels >= 1, "be a whole number of at least 1")
 
     def draw(self, rng, shape=None):
         """Return a random shift (rows, columns), each in [-pixels, pixels]."""
@@ -65,8 +64,8 @@ class Affine:
     scale: float = 1.0
 
     def __post_init__(self):
-        if not (self.shift >= 0 and self.degrees >= 0 and self.scale >= 1):
-            raise InputError(f"Affine: shift and degrees must be at least 0 and scale at least 1, got {self}")
+        for name, least in (("shift", 0), ("degrees", 0), ("scale", 1)):
+            require(self, name, getattr(self, name) >= least, f"be at least {least}")
 
     def draw(self, rng, shape=None):
         """Return (shift down, shift right, angle in radians, factor of size)."""
@@ -111,8 +110,7 @@ class Noise:
     sigma: float
 
     def __post_init__(self):
-        if not self.sigma > 0:
-            raise InputError(f"Noise: sigma must be positive, got {self.sigma}")
+        require(self, "sigma", self.sigma > 0, "be positive")
 
     def draw(self, rng, shape):
         """Return noise of the image's shape (H, W, C)."""

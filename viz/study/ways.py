@@ -4,17 +4,18 @@ An image that convinces only the network it was made with shows that network's b
 another seed and of another architecture both name as well has something of the class in it: it is recognised.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import softmax
 
-from viz.ascent import maximize
+from viz.ascent import Recipe, maximize
 from viz.ascent import recipes as presets
 from viz.ascent import regularizers as r
+from viz.ascent.optimizers import Adam
 from viz.ascent.parametrize import Spectral
 
-ASCENT = {"steps": 300, "optimizer": "adam", "step_size": 0.02, "init": "zeros"}  # of the study's five
+ASCENT = Recipe(optimizer=Adam(0.02), steps=300)  # of the study's five
 FIVE = {
     "decay": (r.Decay(0.01), "x shrinks by 1 % a step"),
     "blur": (r.Blur(0.5, 4), "a Gaussian of 0.5 pixels every 4 steps"),
@@ -65,17 +66,17 @@ def study_ways(s):
     """Return the ways of the study: unrestrained, each of its five regularizers alone, all together."""
     five = tuple(step for step, _ in FIVE.values())
     sets = {"nothing": (), **{name: (step,) for name, (step, _) in FIVE.items()}, "all five": five}
-    ways = {name: ASCENT | {"regularizers": some} for name, some in sets.items()}
-    ways["all, in [0, 1]"] = ASCENT | {"regularizers": (*five, r.Clip(0, 1)), "mean": _color(s)}
+    ways = {name: replace(ASCENT, regularizers=some) for name, some in sets.items()}
+    ways["all, in [0, 1]"] = replace(ASCENT, regularizers=(*five, r.Clip(0, 1)), mean=_color(s))
     return _run(s, ways, deprocessed=sets)
 
 
 def published_ways(s):
     """Return the ways of Yosinski et al. and of Mahendran and Vedaldi, around the mean colour, and, last, ours."""
-    color = {"mean": _color(s)}
-    ways = {f"Yosinski {i}": preset | color for i, preset in enumerate(presets.YOSINSKI_SETS, 1)}
-    ways["Mahendran"] = presets.MAHENDRAN | color
-    ways["ours"] = presets.for_size(s.net.input_shape[0]) | {"parametrization": prior(s)}
+    color = _color(s)
+    ways = {f"Yosinski {i}": replace(recipe, mean=color) for i, recipe in enumerate(presets.YOSINSKI_SETS, 1)}
+    ways["Mahendran"] = replace(presets.MAHENDRAN, mean=color)
+    ways["ours"] = replace(presets.for_size(s.net.input_shape[0]), parametrization=prior(s))
     return _run(s, ways)
 
 
@@ -137,9 +138,9 @@ def _color(s):
 
 
 def _run(s, ways, deprocessed=()):
-    """Go each way {name: arguments of `maximize`}; those of `deprocessed` are shown at a common contrast."""
-    settings = [arguments | {"steps": steps(s, arguments["steps"])} for arguments in ways.values()]
-    found = maximize.maximize_ways(s.net, s.output, range(len(s.info.classes)), settings, seed=s.seed)
+    """Go each way {name: recipe}; those of `deprocessed` are shown at a common contrast."""
+    recipes = [replace(recipe, steps=steps(s, recipe.steps)) for recipe in ways.values()]
+    found = maximize.maximize_ways(s.net, s.output, range(len(s.info.classes)), recipes, seed=s.seed)
     return [
         Way(
             name,

@@ -38,18 +38,18 @@ def _trial(s):
     from .. import ways as ablation
 
     c = min(3, len(s.info.classes) - 1)
-    steps = ablation.steps(s, presets.PRELIMINARY["steps"])
+    steps = ablation.steps(s, presets.PRELIMINARY.steps)
     times = sorted({min(t, steps) for t in (1, 3, 10, 30, steps)})
-    runs, x = [], presets.PRELIMINARY["init"]
+    runs, x = [], presets.PRELIMINARY.start
     for before, after in pairwise([0, *times]):
-        preset = presets.PRELIMINARY | {"steps": after - before, "init": x}
-        runs.append(maximize.maximize(s.net, s.output, [c], seed=s.seed, **preset))
+        changes = {"steps": after - before, "start": x}
+        runs.append(maximize.maximize(s.net, s.output, [c], presets.PRELIMINARY, seed=s.seed, **changes))
         x = runs[-1].last
     last = np.concatenate([m.last for m in runs])
     shown = maximize.deprocess(last)
     logits = s.net.logits(np.concatenate([last, ablation.bits(shown)]).astype(s.net.dtype))
     made, seen = softmax(logits.astype(np.float64), axis=-1)[:, c].reshape(2, -1)
-    rate, m = presets.PRELIMINARY["step_size"], runs[-1]
+    rate, m = presets.PRELIMINARY.optimizer.rate, runs[-1]
     title = f"First trial: class {s.name(c)}, unrestrained"
     picture = Picture(
         "trial",
@@ -110,7 +110,7 @@ def _about_the_study(s):
 
     return (
         f"Gradient ascent on the class score ({s.output}, before the softmax) from a black image, "
-        f"{steps(s, ASCENT['steps'])} iterations of Adam, rate {ASCENT['step_size']}, seed {s.seed}. The "
+        f"{steps(s, ASCENT.steps)} iterations of Adam, rate {ASCENT.optimizer.rate}, seed {s.seed}. The "
         f"regularizers: {', '.join(f'{name}: {words}' for name, (_, words) in FIVE.items())}; 'all five': together; "
         "'all, in [0, 1]': the five, around the mean colour of the training images instead of black, and every pixel "
         "kept a real pixel. The images are brought to one contrast, (x - mean) / std * 0.1 + 0.5; the last column is "
@@ -124,19 +124,19 @@ def _about_the_published(s):
     from .. import ways as ablation
 
     ours = presets.for_size(s.net.input_shape[0])
-    moved, noise, decay = ours["regularizers"]
-    full = [preset["steps"] for preset in presets.YOSINSKI_SETS]
-    *four, fifth, last = (ablation.steps(s, n) for n in (*full, presets.MAHENDRAN["steps"], ours["steps"]))
+    (moved, noise), (decay,) = ours.transforms, ours.regularizers
+    full = [preset.steps for preset in presets.YOSINSKI_SETS]
+    *four, fifth, last = (ablation.steps(s, n) for n in (*full, presets.MAHENDRAN.steps, ours.steps))
     cut = "" if four == full else f" (published: {', '.join(map(str, full))})"
     return (
         "The four sets of Yosinski et al. 2015 (1: blur, small norms to 0; 2: decay, small norms to 0; 3: decay, blur; "
         f"4: blur, small contributions to 0), {', '.join(map(str, four))} iterations{cut}; Mahendran and Vedaldi 2016 "
         f"(bounded range, total variation, jitter), {fifth} iterations. These raise the class score ({s.output}), "
         "from noise around the mean colour. Ours raises the logarithm of the class's odds against all others, which "
-        f"what speaks for every class does not raise: {last} iterations of Adam, rate {ours['step_size']}, on cosine "
+        f"what speaks for every class does not raise: {last} iterations of Adam, rate {ours.optimizer.rate}, on cosine "
         "coefficients of decorrelated colours, in units of their deviation among "
         f"{min(ablation.STATISTICS, len(s.images)):,} training images and with a decay of {100 * decay.theta:g} % a "
-        f"step, each along the mean gradient of {ours['views']} copies, moved by up to {moved.shift:.3g} pixels, "
+        f"step, each along the mean gradient of {ours.views} copies, moved by up to {moved.shift:.3g} pixels, "
         f"turned by up to {moved.degrees:g} degrees, scaled by up to {moved.scale:g} and with noise of "
         f"{noise.sigma:g}. Seed {s.seed} for all. The images are shown as they are, within [0, 1]."
     )
@@ -251,8 +251,8 @@ def _hidden(s, layer, relu):
 
     units, real, box = _strongest(s, layer, relu)
     preset = presets.hidden(s.net.input_shape[0], box is None)
-    preset |= {"steps": ablation.steps(s, preset["steps"]), "parametrization": ablation.prior(s)}
-    made = ablation.bits(maximize.maximize(s.net, layer, units, seed=s.seed, **preset).images)
+    changes = {"steps": ablation.steps(s, preset.steps), "parametrization": ablation.prior(s)}
+    made = ablation.bits(maximize.maximize(s.net, layer, units, preset, seed=s.seed, **changes).images)
     kind, part, where = "unit", "image", ""
     if box is not None:
         made = activations.crop(made, np.tile(box, (len(units), 1)))
@@ -265,9 +265,10 @@ def _hidden(s, layer, relu):
         title,
         f"{len(units)} of the {s.net.shapes[layer][-1]} {kind}s of {layer}: those that answer most to one of "
         f"{searched} validation images, where possible each to another. Upper rows: the {part} made to excite the "
-        f"{kind}{where}, by gradient ascent on its activation before the ReLU, {preset['steps']} iterations "
-        f"({preset['optimizer']} steps) on the coefficients of our preset, with decay, seed {s.seed}. "
-        f"Below each the {part} of a validation image that excites it most (what is beyond the image is black). "
+        f"{kind}{where}, by gradient ascent on its activation before the ReLU, {changes['steps']} iterations "
+        f"({type(preset.optimizer).__name__.lower()} steps) on the coefficients of our preset, with decay, "
+        f"seed {s.seed}. Below each the {part} of a validation image that excites it most (what is beyond the image is "
+        "black). "
         f"Number: the {kind}. {_short(s)}{s.made} Read: what both have in common is what the {kind} answers to.",
         f"{len(units)} pairs of a generated and a real {part}, for the strongest {kind}s of {layer}.",
         figures.sheet(
