@@ -64,6 +64,13 @@ def check_labels(labels, N, classes, what="labels"):
     return labels.astype(np.int64)
 
 
+def check_seed(seed):
+    """Return `seed` as an int of any size, or raise an InputError: it must be a whole number of at least 0."""
+    if not (isinstance(seed, (int, np.integer)) and seed >= 0):
+        raise InputError(f"seed: expected a whole number of at least 0, got {seed!r}")
+    return int(seed)
+
+
 def choose(value, allowed, what):
     """Return `value` if it is in `allowed`, else raise an InputError that lists what is."""
     if value not in allowed:

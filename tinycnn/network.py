@@ -13,7 +13,7 @@ Gradient, deconvnet and guided backprop are the same walk back through the same 
 
 import numpy as np
 
-from . import fused, rules
+from . import fused, rules, streams
 from .errors import InputError, check_images, choose
 from .ops import geometry, get_ops
 
@@ -99,7 +99,7 @@ class Network:
         shape = self.input_shape
         for i, layer in enumerate(self.layers):
             self.shapes[layer.name] = layer.output_shape(shape)
-            p = layer.init(shape, np.random.default_rng([seed, i]))
+            p = layer.init(shape, streams.rng(seed, "weights", i))
             if p:
                 self.params[layer.name] = {name: self.ops.asarray(a) for name, a in p.items()}
             shape = self.shapes[layer.name]
