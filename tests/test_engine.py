@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tinycnn import InputError, Network, fused, get_ops, gradcheck, losses, models, optim
 from tinycnn.gradcheck import relative_error
 from tinycnn.layers import Conv2D, Dense, Dropout, Flatten, MaxPool2D, ReLU
+from tinycnn.rules import Rule
 
 LAYER = 1e-7  # elementwise central differences in float64
 NETWORK = 1e-6  # along directions, through a whole network
@@ -343,14 +344,15 @@ def fast(net):
         (lambda net: net.logits(np.zeros((1, 32, 32, 3), np.uint8)), r"\(28, 28, 1\), got \(32, 32, 3\)"),
         (lambda net: net.logits(X.astype(int)), "uint8 or float, got int64"),
         (lambda net: net.logits(np.full((1, 28, 28, 1), np.nan)), "image 0 holds NaN"),
-        (lambda net: net.features(X, "conv9"), "unknown layer 'conv9'.*conv1, relu1"),
-        (lambda net: net.features(X, "fc2", batch_size=0), "batch_size"),
+        (lambda net: net.forward(X, upto="conv9"), "unknown layer 'conv9'.*conv1, relu1"),
+        (lambda net: net.logits(X, batch_size=0), "batch_size"),
         (lambda net: net.forward(X, upto="pool3"), "unknown layer"),
         (lambda net: net.forward(X, upto="relu1")["fc2"], "no layer 'fc2'.*conv1, relu1"),
         (lambda net: net.backward(net.forward(X), np.zeros((2, 9))), r"shape \(2, 10\), got \(2, 9\)"),
         (lambda net: net.backward(net.forward(X), np.zeros((2, 10)), rule="relu"), "unknown rule 'relu'.*deconvnet"),
         (lambda net: net.backward(net.forward(X), np.zeros((2, 10)), unpool="max"), "unknown unpool"),
-        (lambda net: net.backward(fast(net), np.zeros((2, 10)), unpool="center"), "only switches.*'center'"),
+        (lambda net: net.backward(fast(net), np.zeros((2, 10)), rule=["guided"]), "unknown rule"),
+        (lambda net: net.backward(fast(net), np.zeros((2, 10)), rule=Rule(unpool="max")), "unknown unpool 'max'"),
         (lambda net: net.param_grads(fast(net), np.zeros((2, 10))), "fast path"),
         (lambda net: fast(net)["relu1"], "no layer 'relu1'.*pool1, pool2"),
         (lambda net: net.backward_each(fast(net), at="relu1"), "no layer 'relu1'"),

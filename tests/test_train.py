@@ -305,7 +305,7 @@ def test_resuming_with_other_settings_is_refused(tmp_path):
     images, labels = stripes()
     images[-1, -1, -1, -1] ^= 1  # one bit of the last pixel
     kwargs = {"steps": 12, "batch_size": 10, "lr": 0.01, "checkpoint": path, "resume": True, "progress": False}
-    with pytest.raises(InputError, match="state.safetensors: was trained on other images"):
+    with pytest.raises(InputError, match=r"state.safetensors: was trained on other images"):
         train.fit(tiny_net(), images, labels, **kwargs)
     with pytest.raises(InputError, match="was trained on other labels"):
         train.fit(tiny_net(), stripes()[0], (labels + 1) % 3, **kwargs)

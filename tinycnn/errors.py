@@ -73,6 +73,6 @@ def check_seed(seed):
 
 def choose(value, allowed, what):
     """Return `value` if it is in `allowed`, else raise an InputError that lists what is."""
-    if value not in allowed:
+    if value not in list(allowed):  # also what has no hash
         raise InputError(f"unknown {what} {value!r}; choose one of: {', '.join(map(str, allowed))}")
     return value

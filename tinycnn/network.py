@@ -1,7 +1,7 @@
 """A network is a list of layer specs, their arrays, and the primitives of one backend.
 
     trace = net.forward(x)                                   what every layer left behind
-    dx = net.backward(trace, seed, at="relu2", rule="guided")   one traversal; the rule is an argument
+    dx = net.backward(trace, dy, at="relu2", rule="guided")   one traversal; the rule is an argument
 
     work = net.workspace()
     trace = net.forward(x, work=work)                        the fast path of fused.py, for pictures
@@ -131,7 +131,7 @@ class Network:
             Given only in training: dropout draws from it. Without it, dropout does nothing.
         work : Workspace, optional
             From `workspace`: takes the fast path for pictures. A convolution, its ReLU and its pool leave only their
-            last output, and only until the next pass with the same `work`; the way back undoes pools by switches.
+            last output, and only until the next pass with the same `work`.
 
         Returns
         -------
@@ -158,19 +158,18 @@ class Network:
         trace.upto = upto
         return trace
 
-    def features(self, x, layer, batch_size=100):
-        """Activations of `layer` for any number of images: NumPy in, NumPy out, memory for one batch at a time.
+    def logits(self, x, batch_size=100):
+        """The last layer's output for any number of images: NumPy in, NumPy out, memory for one batch at a time.
 
         Parameters
         ----------
         x : array (N, H, W, C)
             As for `forward`.
-        layer : str
         batch_size : int
 
         Returns
         -------
-        numpy.ndarray (N, *shapes[layer])
+        numpy.ndarray (N, classes)
 
         Raises
         ------
@@ -178,36 +177,31 @@ class Network:
             As for `forward`.
         """
         x = check_images(x, self.input_shape, "x")
-        self.check_layer(layer)
         if batch_size < 1:
             raise InputError(f"batch_size must be at least 1, got {batch_size}")
-        out, work = np.empty((len(x), *self.shapes[layer]), self.dtype), fused.Workspace(self.ops)
+        out, work = np.empty((len(x), *self.shapes[self.layer_names[-1]]), self.dtype), self.workspace()
         for i in range(0, len(x), batch_size):
             batch = self.ops.from_images(x[i : i + batch_size])
-            out[i : i + batch_size] = self.ops.to_numpy(fused.forward(self, batch, work, upto=layer)[0])
+            out[i : i + batch_size] = self.ops.to_numpy(fused.forward(self, batch, work)[0])
         return out
-
-    def logits(self, x, batch_size=100):
-        """The last layer's output for any number of images, (N, classes); see `features`."""
-        return self.features(x, self.layer_names[-1], batch_size)
 
     # -- backward ----------------------------------------------------------------------------------------------
 
-    def backward(self, trace, seed, at=None, rule="gradient", unpool="switches"):
+    def backward(self, trace, dy, at=None, rule="gradient", unpool=None):
         """Send a signal from a layer's output back to the pixels.
 
         Parameters
         ----------
         trace : Trace
             Of a forward pass that reached `at`.
-        seed : array, shape of ``trace[at]``
+        dy : array, shape of ``trace[at]``
             The signal at the output of layer `at`.
         at : str, optional
             Where the signal starts; default: the last layer of the trace.
-        rule : "gradient", "deconvnet" or "guided"
-            What a ReLU does to the signal (rules.py); that of layer `at` itself included, if it is one.
-        unpool : "switches", "repeat" or "center"
-            What undoes a max-pool.
+        rule : "gradient", "deconvnet", "guided", another name in `rules.RULES`, or a `rules.Rule`
+            What a ReLU does to the signal; that of layer `at` itself included, if it is one.
+        unpool : "switches", "repeat" or "center", optional
+            What undoes a max-pool; default: the rule's own way.
 
         Returns
         -------
@@ -216,14 +210,12 @@ class Network:
         Raises
         ------
         InputError
-            Unknown layer, rule or unpooling, or a seed of the wrong shape.
+            Unknown layer, rule or unpooling, or a signal of the wrong shape.
         """
         at = self.check_layer(trace.upto if at is None else at)
         rule = rules.get_rule(rule, unpool)
-        self._check_seed(trace, seed, at)
-        if trace.work is not None and unpool != "switches":
-            raise InputError(f"a trace of the fast path has only switches for its pools: no way back by {unpool!r}")
-        dx = self.ops.to_numpy(fused.backward(self, trace, self.ops.asarray(seed), at, rule))
+        self._check_signal(trace, dy, at)
+        dx = self.ops.to_numpy(fused.backward(self, trace, self.ops.asarray(dy), at, rule))
         return dx if trace.work is None else dx.copy()
 
     def backward_each(self, trace, at=None, rule="gradient"):
@@ -235,7 +227,8 @@ class Network:
             Of the fast path, that reached `at`.
         at : str, optional
             Default: the last layer of the trace.
-        rule : "gradient", "deconvnet" or "guided"
+        rule : str or Rule
+            As for `backward`.
 
         Returns
         -------
@@ -268,7 +261,7 @@ class Network:
         InputError
             The trace stops before the logits, or `dlogits` has another shape.
         """
-        self._check_seed(trace, dlogits, self.layer_names[-1])
+        self._check_signal(trace, dlogits, self.layer_names[-1])
         if trace.work is not None:
             raise InputError("a trace of the fast path does not keep what gradients of the parameters need")
         rule, dy, grads = rules.RULES["gradient"], self.ops.asarray(dlogits), {}
@@ -282,11 +275,11 @@ class Network:
                 dy = layer.backward(self.ops, p, cache, dy, rule)
         return grads
 
-    def _check_seed(self, trace, seed, at):
+    def _check_signal(self, trace, dy, at):
         if at not in trace.outputs:
             trace[at]  # raises, naming the layers that there are
         shape = tuple(trace.outputs[at].shape)
-        given = tuple(seed.shape if hasattr(seed, "shape") else np.shape(seed))
+        given = tuple(dy.shape if hasattr(dy, "shape") else np.shape(dy))
         if given != shape:
             raise InputError(f"the signal at {at!r} must have that layer's shape {shape}, got {given}")
 

@@ -1,4 +1,4 @@
-"""Random numbers: every purpose has a stream of its own, so that nothing that is drawn for one says anything of another.
+"""Random numbers: every purpose has a stream of its own, so that nothing drawn for one tells of another.
 
     rng(seed, purpose, *index)        SeedSequence(seed, spawn_key=(crc32 of the purpose, *index))
 

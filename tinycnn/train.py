@@ -126,8 +126,8 @@ def fit(
     Raises
     ------
     InputError
-        Data that do not fit the network, a checkpoint of other settings, other data or more steps, or a loss that is no longer finite (the last
-        good checkpoint is kept).
+        Data that do not fit the network, a checkpoint of other settings, other data or more steps, or a loss that is
+        no longer finite (the last good checkpoint is kept).
     Interrupted
         Ctrl-C was pressed; the checkpoint holds everything up to then.
     """
