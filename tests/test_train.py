@@ -283,7 +283,11 @@ def test_impossible_settings_are_refused(kwargs, message):
 @pytest.mark.parametrize(
     "images, labels, message",
     [
-        (np.zeros((5, 8, 8, 1), np.float32), np.zeros(5, int), "dtype uint8"),
+        (
+            np.zeros((5, 8, 8, 1), np.float32),
+            np.zeros(5, int),
+            r"dtype uint8 .* got float32; give uint8 .*images.astype.np.uint8.",
+        ),
         (np.zeros((5, 9, 8, 1), np.uint8), np.zeros(5, int), r"\(8, 8, 1\), got \(9, 8, 1\)"),
         (np.zeros((5, 8, 8, 1), np.uint8), np.full(5, 3), "classes 0 to 2"),
         (np.zeros((5, 8, 8, 1), np.uint8), np.zeros(4, int), "expected 5 integers"),
@@ -293,6 +297,14 @@ def test_impossible_settings_are_refused(kwargs, message):
 def test_data_that_do_not_fit_the_network_are_refused(images, labels, message):
     with pytest.raises(InputError, match=message):
         train.fit(tiny_net(), images, labels, steps=1, batch_size=1, progress=False)
+
+
+def test_a_history_and_a_network_say_themselves_in_one_line():
+    net = tiny_net()
+    assert repr(train.History()) == "History(0 steps)"
+    history = train.History([2.0, 1.23456], [0, 2], [0.1, 0.5], [0.2, 0.4321])
+    assert repr(history) == "History(2 steps, last loss 1.2346, training 50.0%, validation 43.2%)"
+    assert repr(net) == "Network(c r p f o d; input (8, 8, 1), 235 parameters, cpu)"
 
 
 def test_resuming_with_other_settings_is_refused(tmp_path):

@@ -14,7 +14,7 @@ Gradient, deconvnet and guided backprop are the same walk back through the same 
 import numpy as np
 
 from . import fused, rules, streams
-from .errors import InputError, check_images, choose
+from .errors import InputError, check_images, check_photographs, choose
 from .ops import geometry, get_ops
 
 
@@ -108,9 +108,28 @@ class Network:
         size = sum(a.size for p in self.params.values() for a in p.values())
         return f"Network({' '.join(self.layer_names)}; input {self.input_shape}, {size:,} parameters, {self.ops.name})"
 
+    def summary(self):
+        """Return a table as text: each layer's output shape, parameters, and how much of the image a unit sees."""
+        count = {name: sum(a.size for a in self.params.get(name, {}).values()) for name in self.layer_names}
+        rows = [("layer", "output", "parameters", "receptive field"), ("input", _times(self.input_shape), "", "")]
+        for name in self.layer_names:
+            rows.append((name, _times(self.shapes[name]), f"{count[name]:,}", _times(self.receptive_field(name)[0])))
+        rows.append(("total", "", f"{sum(count.values()):,}", ""))
+        v, w, x, _ = (max(map(len, column)) for column in zip(*rows))
+        return "\n".join(f"{a:<{v}}  {b:<{w}}  {c:>{x}}  {d}".rstrip() for a, b, c, d in rows)
+
     def check_layer(self, name):
         """Return `name` if the network has such a layer; else raise an InputError that lists its layers."""
         return choose(name, self.layer_names, "layer")
+
+    def check_classes(self):
+        """Return the number of classes, that of the last layer's units; raise an InputError if it has maps."""
+        shape = self.shapes[self.layer_names[-1]]
+        if len(shape) != 1:
+            raise InputError(
+                f"layer {self.layer_names[-1]!r} gives maps, not a value a class; end with Flatten and Dense"
+            )
+        return shape[0]
 
     # -- forward -----------------------------------------------------------------------------------------------
 
@@ -184,6 +203,37 @@ class Network:
             batch = self.ops.from_images(x[i : i + batch_size])
             out[i : i + batch_size] = self.ops.to_numpy(fused.forward(self, batch, work)[0])
         return out
+
+    def predict(self, images):
+        """Return the class with the largest logit for each image, int64 (N,); see `predict_proba`."""
+        return self._scores(images).argmax(1)
+
+    def predict_proba(self, images):
+        """Return the probability of each class, softmax(logits), for any number of images.
+
+        Parameters
+        ----------
+        images : array (N, H, W, C)
+            uint8, or float in [0, 1].
+
+        Returns
+        -------
+        numpy.ndarray (N, classes)
+            Exponentials and sums are float64, the result has the network's dtype.
+
+        Raises
+        ------
+        InputError
+            Images of the wrong shape or dtype, with NaN, or with pixels from 0 to 255 as floats; a network that ends in
+            maps.
+        """
+        logits = self._scores(images).astype(np.float64)
+        e = np.exp(logits - logits.max(1, keepdims=True))
+        return (e / e.sum(1, keepdims=True)).astype(self.dtype)
+
+    def _scores(self, images):
+        self.check_classes()
+        return self.logits(check_photographs(images, self.input_shape))
 
     # -- backward ----------------------------------------------------------------------------------------------
 
@@ -322,3 +372,7 @@ class Network:
         from . import checkpoint
 
         return checkpoint.load_network(path, backend)
+
+
+def _times(sizes):
+    return " x ".join(map(str, sizes))

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from . import checkpoint as checkpoints
 from . import fused, optim, streams
-from .errors import InputError, check_images, check_labels, check_seed, choose
+from .errors import PIXELS, InputError, check_images, check_labels, check_seed, choose
 from .losses import accuracy
 
 READ_EVERY = 10  # steps between readings of the losses: a device works on meanwhile
@@ -58,7 +58,7 @@ class Augment:
         return moves
 
 
-@dataclass
+@dataclass(repr=False)
 class History:
     """What happened: `losses` after every step; accuracies at `eval_steps` (counted in steps done)."""
 
@@ -71,6 +71,11 @@ class History:
     def steps(self):
         """The number of steps done."""
         return len(self.losses)
+
+    def __repr__(self):
+        loss = f", last loss {self.losses[-1]:.4f}" if self.losses else ""
+        parts = [("training", self.train_accuracy), ("validation", self.val_accuracy)]
+        return f"History({self.steps:,} steps{loss}{''.join(f', {k} {a[-1]:.1%}' for k, a in parts if a)})"
 
     def to_dict(self):
         """Return the four lists by name."""
@@ -131,7 +136,7 @@ def fit(
     Interrupted
         Ctrl-C was pressed; the checkpoint holds everything up to then.
     """
-    classes = net.shapes[net.layer_names[-1]][0]
+    classes = net.check_classes()
     labels = _check_training_data(net, images, labels, classes, "images", "labels")
     if val is not None:
         val = val[0], _check_training_data(net, *val, classes, "val images", "val labels")
@@ -359,7 +364,7 @@ def _check_training_data(net, images, labels, classes, what, what_labels):
     """Return the labels as int64; images must be uint8 of the network's shape (not read here: they may be mapped)."""
     check_images(images[:0], net.input_shape, what)
     if images.dtype != np.uint8:
-        raise InputError(f"{what}: expected dtype uint8 (N, H, W, C) in [0, 255], got {images.dtype}")
+        raise InputError(f"{what}: expected dtype uint8 (N, H, W, C), got {images.dtype}; {PIXELS}")
     if len(images) == 0:
         raise InputError(f"{what}: there are none")
     return check_labels(labels, len(images), classes, what_labels)
