@@ -390,6 +390,35 @@ def test_a_missing_file_is_refused_by_name(tmp_path):
         Network.load(tmp_path / "gone.safetensors")
 
 
+# -- names -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name, expected",
+    [
+        ("golf ball", "golf-ball"),
+        ("English  springer\n\tspaniel", "english-springer-spaniel"),
+        ("../../etc/passwd", "etc-passwd"),
+        ("C:\\Windows\\x.exe", "c-windows-x-exe"),
+        ("..", ""),
+        ("", ""),
+        ("\N{DOG FACE}\N{SNOWMAN}", ""),
+        ("a\N{DOG FACE}b", "ab"),
+        ("Caf\u00e9 cre\u0300me", "cafe-creme"),
+        ("CON", "con"),
+        ("trailing dot.", "trailing-dot"),
+        ("nul\0byte", "nul-byte"),
+        ("x" * 300, "x" * 60),
+        ("y" * 59 + " z" * 99, "y" * 59),
+    ],
+)
+def test_a_slug_of_any_name_is_a_safe_part_of_a_file_s_name(tmp_path, name, expected):
+    assert files.slug(name) == expected
+    assert files.indexed(3, name) == (f"03-{expected}" if expected else "03")
+    files.write_text(tmp_path / files.indexed(120, name), "kept")
+    assert [p.name for p in tmp_path.iterdir()] == [f"120-{expected}" if expected else "120"]
+
+
 # -- atomic writing --------------------------------------------------------------------------------------------
 
 
