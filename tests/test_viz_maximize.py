@@ -144,7 +144,7 @@ def test_the_score_is_the_unit_s_activation_at_the_centre_or_summed(conv, layer,
     conv.params["conv1"]["b"][...] += 1  # both units are on from the start
     r = maximize(conv, layer, [1, 4], steps=3, step_size=0.2, init="noise", position=position)
     for n, unit in enumerate((1, 4)):
-        a = conv.features(r.last[n : n + 1], layer)[0]
+        a = conv.forward(r.last[n : n + 1], upto=layer)[layer][0]
         expected = a[unit] if layer == "fc" else a[4, 4, unit] if position == "center" else a[..., unit].sum()
         assert r.scores[-1, n] == pytest.approx(expected, rel=EXACT)
     assert (np.diff(r.scores, axis=0) > 0).all()

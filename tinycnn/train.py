@@ -120,7 +120,8 @@ def fit(
     checkpoint_every : int, optional
         Steps between checkpoints; default: `eval_every`. One is always written at the end.
     resume : bool
-        Go on from `checkpoint` if it exists; to more steps than it has, where the rate is constant.
+        Go on from `checkpoint` if it exists. At a constant rate `steps` may be more than it was made for, never fewer
+        than it has.
     progress : bool
         Show a progress bar.
 
@@ -131,8 +132,8 @@ def fit(
     Raises
     ------
     InputError
-        Data that do not fit the network, a checkpoint of other settings, other data or more steps, or a loss that is
-        no longer finite (the last good checkpoint is kept).
+        Data that do not fit the network, a checkpoint of other settings or data or of more steps, or a loss that is no
+        longer finite (the last good checkpoint is kept).
     Interrupted
         Ctrl-C was pressed; the checkpoint holds everything up to then.
     """

@@ -91,6 +91,8 @@ def _decode(path, H, W, C):
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as e:
         limit = f"{Image.MAX_IMAGE_PIXELS:,} pixels"
         raise InputError(f"{path}: more than the {limit} that are safe to decode; make it smaller, or remove it") from e
+    except MemoryError:
+        raise
     except Exception as e:  # the readers of Pillow's formats raise errors of many kinds
         why = " ".join(str(e).split()).replace(str(path), "it")
         raise InputError(f"{path}: not a whole picture of a kind that Pillow opens ({why}); repair or remove it") from e
