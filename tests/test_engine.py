@@ -1,6 +1,8 @@
 """Layers, networks and the fused path: gradients by finite differences, shapes, and what is refused."""
 
+import math
 import multiprocessing
+import re
 
 import hosted
 import numpy as np
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from tinycnn import InputError, Network, fused, get_ops, gradcheck, losses, models, optim
 from tinycnn.gradcheck import relative_error
 from tinycnn.layers import Conv2D, Dense, Dropout, Flatten, MaxPool2D, ReLU
+from tinycnn.rules import Rule
 
 LAYER = 1e-7  # elementwise central differences in float64
 NETWORK = 1e-6  # along directions, through a whole network
@@ -292,6 +295,42 @@ def test_logits_do_not_depend_on_the_batch(backend):
     assert net.logits(x[:0]).shape == (0, 10)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_predictions_are_the_softmax_of_the_logits(backend, dtype):
+    net = models.build("mnist", backend, dtype=dtype)
+    net.params["fc2"]["b"][...] = net.ops.asarray(np.linspace(0, 700, 10))  # exp(700) is beyond float32
+    x = np.random.default_rng(0).integers(0, 256, (5, 28, 28, 1), np.uint8)
+    found, logits = net.predict_proba(x), net.logits(x)
+    assert found.dtype == dtype and found.shape == (5, 10)
+    for row, values in zip(found, logits.tolist()):
+        scaled = [math.exp(v - max(values)) for v in values]
+        np.testing.assert_allclose(row, [v / math.fsum(scaled) for v in scaled], rtol=1e-6, atol=1e-30)
+    assert net.predict(x).tolist() == [max(range(10), key=lambda c, row=row: row[c]) for row in logits]
+    assert net.predict(x).dtype == np.int64 and net.predict(x[:0]).shape == (0,)
+    np.testing.assert_allclose(net.predict_proba(x / 255), found, rtol=1e-3)
+
+
+def test_photographs_from_0_to_255_as_floats_are_refused_where_photographs_come_in():
+    net = models.build("mnist", "cpu")
+    bright = X.astype(np.float32) + 2
+    for call in (net.predict, net.predict_proba):
+        with pytest.raises(InputError, match=r"images: whole numbers up to 2 as float32; .*images.astype\(np.uint8\)"):
+            call(bright)
+        call(bright - 1), call(bright + 0.5)  # black and white; a float image of another range
+    assert net.logits(bright).shape == net.forward(bright)["fc2"].shape  # take any finite array
+
+
+def test_the_summary_counts_what_the_network_holds():
+    lines = small_net().summary().splitlines()
+    head, first, *rows, total = ([c.strip() for c in re.split(r"\s{2,}", line)] for line in lines)
+    assert head == ["layer", "output", "parameters", "receptive field"] and first == ["input", "23 x 17 x 2"]
+    assert rows[0] == ["c1", "23 x 17 x 5", "95", "3 x 3"]  # 3 * 3 * 2 * 5 + 5
+    assert rows[2] == ["p1", "12 x 9 x 5", "0", "5 x 5"] and rows[3] == ["c2", "12 x 9 x 7", "882", "13 x 13"]
+    assert rows[-1][::3] == ["d", "23 x 17"] and [row[0] for row in rows] == small_net().layer_names
+    assert int(total[1].replace(",", "")) == sum(int(row[2].replace(",", "")) for row in rows)
+    assert total[0] == "total"
+
+
 def test_traces_outlive_each_other():
     net = models.build("mnist", "cpu")
     x = np.random.default_rng(0).random((2, 28, 28, 1), np.float32)
@@ -343,14 +382,17 @@ def fast(net):
         (lambda net: net.logits(np.zeros((1, 32, 32, 3), np.uint8)), r"\(28, 28, 1\), got \(32, 32, 3\)"),
         (lambda net: net.logits(X.astype(int)), "uint8 or float, got int64"),
         (lambda net: net.logits(np.full((1, 28, 28, 1), np.nan)), "image 0 holds NaN"),
-        (lambda net: net.features(X, "conv9"), "unknown layer 'conv9'.*conv1, relu1"),
-        (lambda net: net.features(X, "fc2", batch_size=0), "batch_size"),
+        (lambda net: net.forward(X, upto="conv9"), "unknown layer 'conv9'.*conv1, relu1"),
+        (lambda net: net.logits(X, batch_size=0), "batch_size"),
+        (lambda net: Network([Conv2D("c", 3)], (28, 28, 1)).predict(X), "'c' gives maps, not a value a class"),
+        (lambda net: net.predict(X[0]), "leading axis"),
         (lambda net: net.forward(X, upto="pool3"), "unknown layer"),
         (lambda net: net.forward(X, upto="relu1")["fc2"], "no layer 'fc2'.*conv1, relu1"),
         (lambda net: net.backward(net.forward(X), np.zeros((2, 9))), r"shape \(2, 10\), got \(2, 9\)"),
         (lambda net: net.backward(net.forward(X), np.zeros((2, 10)), rule="relu"), "unknown rule 'relu'.*deconvnet"),
         (lambda net: net.backward(net.forward(X), np.zeros((2, 10)), unpool="max"), "unknown unpool"),
-        (lambda net: net.backward(fast(net), np.zeros((2, 10)), unpool="center"), "only switches.*'center'"),
+        (lambda net: net.backward(fast(net), np.zeros((2, 10)), rule=["guided"]), "unknown rule"),
+        (lambda net: net.backward(fast(net), np.zeros((2, 10)), rule=Rule(unpool="max")), "unknown unpool 'max'"),
         (lambda net: net.param_grads(fast(net), np.zeros((2, 10))), "fast path"),
         (lambda net: fast(net)["relu1"], "no layer 'relu1'.*pool1, pool2"),
         (lambda net: net.backward_each(fast(net), at="relu1"), "no layer 'relu1'"),

@@ -87,15 +87,15 @@ def test_dropout_drops_the_same_units_in_every_backend():
 def test_a_training_step_transfers_the_batch_indices_and_now_and_then_the_losses():
     net = net_of("gpu")
     images, labels = data(40, net)
-    run = train._Run(net, optim.Adam(1e-3), np.random.default_rng(0), {"average": 0}, None)
+    run = train._Run(net, optim.Adam(1e-3), {"average": 0, "batch_size": 8, "seed": 0}, None)
     stored, stored_labels = net.ops.put(images), net.ops.put(labels)
     counts, steps = fakecupy.emulator.counts, 3 * train.READ_EVERY
     how = train.Augment(), run.optimizer
     for _ in range(train.READ_EVERY):  # every buffer is there, every loss is read
-        run.step(stored, stored_labels, run.rng.choice(40, 8, replace=False), *how)
+        run.step(stored, stored_labels, *how)
     before = counts.copy()
     for _ in range(steps):
-        run.step(stored, stored_labels, run.rng.choice(40, 8, replace=False), *how)
+        run.step(stored, stored_labels, *how)
     assert counts["h2d"] - before["h2d"] == steps and counts["h2d_bytes"] - before["h2d_bytes"] == steps * 8 * 8
     assert counts["d2h"] - before["d2h"] == 3
     assert counts["d2h_bytes"] - before["d2h_bytes"] == steps * 4

@@ -42,7 +42,7 @@ def test_imports_keep_to_the_architecture(path):
         assert not {n for n in found if n.startswith(("viz", "run_all"))}
         if parts[1] == "ops" and parts[2] != "__init__.py":
             assert all(n.startswith("tinycnn.ops") for n in found), found
-        if parts[1] in ("layers.py", "rules.py", "losses.py", "optim.py"):
+        if parts[1] in ("layers.py", "rules.py", "losses.py", "optim.py", "streams.py"):
             assert all(n.startswith(("tinycnn.errors", "tinycnn.ops.geometry")) or "geometry" in n for n in found), (
                 found
             )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tinycnn import data, models
-from viz import study
+from viz import activations, embedding, study
 from viz.study.recipes import recipe
 from viz.study.stages import deconv, space
 
@@ -23,7 +23,7 @@ def test_shares_of_the_seven_nearest_are_those_of_a_loop(small):
     _, metrics = space.neighbors(small)
     images = np.concatenate([small.images, small.val_images]).reshape(100, -1).astype(int)
     labels = np.concatenate([small.labels, small.val_labels])
-    features = small.net.features(np.concatenate([small.images, small.val_images]), "relu3")
+    features = embedding.features(small.net, np.concatenate([small.images, small.val_images]), "relu3")
     hits = {}
     for name, rows in (("pixels", images), ("features (relu3)", features.astype(float))):
         hits[name] = []
@@ -44,7 +44,7 @@ def test_shares_of_the_seven_nearest_are_those_of_a_loop(small):
 def test_strongest_maps_are_those_that_win_most_and_never_dead_ones(small):
     pictures, metrics = deconv.strongest_maps(small)
     for conv, relu, dead in (("conv1", "relu1", 3), ("conv2", "relu2", 5)):
-        sums = small.net.features(small.val_images, relu).sum((1, 2), dtype=float)
+        sums = activations.maps(small.net, small.val_images, relu).sum((1, 2), dtype=float)
         counts = np.bincount(sums.argmax(1), minlength=sums.shape[1])
         assert metrics[conv]["how often"].tolist() == sorted(counts[counts > 0], reverse=True)
         assert counts[metrics[conv]["strongest maps, in order"]].tolist() == metrics[conv]["how often"].tolist()

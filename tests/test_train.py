@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from tinycnn import InputError, Network, checkpoint, files, models, optim, train
+from tinycnn import InputError, Network, checkpoint, files, losses, models, optim, streams, train
 from tinycnn.layers import Conv2D, Dense, Dropout, Flatten, MaxPool2D, ReLU
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -89,6 +89,47 @@ def test_a_resumed_run_ends_with_the_bytes_of_an_uninterrupted_one(tmp_path):
     assert again == history
 
 
+def test_a_longer_run_goes_on_from_a_shorter_one_with_a_seed_of_any_size(tmp_path):
+    seed, path = 2**128 - 5, tmp_path / "state.safetensors"
+    whole, longer = tiny_net(seed), tiny_net()
+    fit(whole, steps=17, seed=seed)
+    fit(tiny_net(seed), steps=12, seed=seed, checkpoint=path)
+    fit(longer, steps=17, seed=np.int64(3), checkpoint=path.with_name("other"))
+    history = fit(longer, steps=17, seed=seed, checkpoint=path, resume=True)
+    assert history.steps == 17 and saved(longer, tmp_path / "a") == saved(whole, tmp_path / "b")
+
+
+def test_no_two_purposes_of_training_share_a_number(monkeypatch):
+    """The streams that building and training really ask for, over neighbouring seeds: every raw number is another."""
+    asked, rng = set(), streams.rng
+
+    def spy(*key):
+        asked.add(key)
+        return rng(*key)
+
+    monkeypatch.setattr(streams, "rng", spy)
+    for seed in range(21):
+        net = Network([Conv2D("c", 2, 3), Flatten("f"), Dropout("o", 0.2), Dense("d", 3)], (8, 8, 1), seed=seed)
+        fit(net, steps=3, seed=seed, augment=train.Augment(1))
+    purposes = {"weights": 4, "batches": 3, "dropout": 3, "augment": 3}  # layers or steps of each seed
+    assert {key[1] for key in asked} == {*purposes, "training accuracy"} and len(asked) == 21 * 13 + 1
+    drawn = np.concatenate([rng(*key).bit_generator.random_raw(1000) for key in sorted(asked)])
+    assert len(np.unique(drawn)) == len(drawn)
+
+
+def test_the_first_layer_s_start_is_the_stream_that_was_asked_for():
+    limit = np.sqrt(6 / (9 + 9 * 4))
+    expected = streams.rng(7, "weights", 0).uniform(-limit, limit, (3, 3, 1, 4)).astype(np.float32)
+    assert np.array_equal(tiny_net(seed=7).params["c"]["w"], expected)
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "0"])
+def test_a_seed_that_is_no_whole_number_is_refused(seed):
+    for call in (lambda: tiny_net(seed=seed), lambda: fit(tiny_net(), seed=seed)):
+        with pytest.raises(InputError, match="seed: expected a whole number of at least 0, got"):
+            call()
+
+
 EXTRAS = {
     "optimizer": optim.Adam(0.01, decay=0.1),
     "schedule": "one-cycle",
@@ -114,6 +155,11 @@ def test_a_resumed_run_of_everything_ends_with_the_same_bytes(tmp_path, monkeypa
     resumed = tiny_net(seed=5)
     assert fit(resumed, steps=20, checkpoint=path, resume=True, **EXTRAS) == history
     assert saved(resumed, tmp_path / "a") == saved(whole, tmp_path / "b")
+    loaded = Network.load(path)  # what was reported, not the weights that training goes on from
+    assert saved(loaded, tmp_path / "c") == saved(whole, tmp_path / "b")
+    assert losses.accuracy(loaded.logits(stripes(30, 1)[0]), stripes(30, 1)[1]) == history.val_accuracy[-1]
+    raw = checkpoint.read(path)[1]["raw/d/w"]
+    assert not np.array_equal(raw, loaded.params["d"]["w"])
     for other in ({"steps": 21}, {"average": 9}, {"augment": train.Augment(1)}, {"optimizer": optim.Adam(0.01)}):
         with pytest.raises(InputError, match="was trained with"):
             fit(tiny_net(), checkpoint=path, resume=True, **{"steps": 20, **EXTRAS, **other})
@@ -216,7 +262,7 @@ def test_a_loss_that_is_not_finite_stops_and_leaves_the_last_good_checkpoint(tmp
 
 def test_weights_that_are_not_finite_are_never_saved(tmp_path):
     with np.errstate(all="ignore"), pytest.raises(InputError, match="diverged"):
-        fit(tiny_net(), steps=50, optimizer="sgd", lr=1e30, checkpoint=tmp_path / "s.safetensors", checkpoint_every=1)
+        fit(tiny_net(), steps=50, optimizer="sgd", lr=1e38, checkpoint=tmp_path / "s.safetensors", checkpoint_every=1)
     assert not (tmp_path / "s.safetensors").exists() or checkpoint.read(tmp_path / "s.safetensors")
 
 
@@ -237,7 +283,11 @@ def test_impossible_settings_are_refused(kwargs, message):
 @pytest.mark.parametrize(
     "images, labels, message",
     [
-        (np.zeros((5, 8, 8, 1), np.float32), np.zeros(5, int), "dtype uint8"),
+        (
+            np.zeros((5, 8, 8, 1), np.float32),
+            np.zeros(5, int),
+            r"dtype uint8 .* got float32; give uint8 .*images.astype.np.uint8.",
+        ),
         (np.zeros((5, 9, 8, 1), np.uint8), np.zeros(5, int), r"\(8, 8, 1\), got \(9, 8, 1\)"),
         (np.zeros((5, 8, 8, 1), np.uint8), np.full(5, 3), "classes 0 to 2"),
         (np.zeros((5, 8, 8, 1), np.uint8), np.zeros(4, int), "expected 5 integers"),
@@ -249,11 +299,28 @@ def test_data_that_do_not_fit_the_network_are_refused(images, labels, message):
         train.fit(tiny_net(), images, labels, steps=1, batch_size=1, progress=False)
 
 
+def test_a_history_and_a_network_say_themselves_in_one_line():
+    net = tiny_net()
+    assert repr(train.History()) == "History(0 steps)"
+    history = train.History([2.0, 1.23456], [0, 2], [0.1, 0.5], [0.2, 0.4321])
+    assert repr(history) == "History(2 steps, last loss 1.2346, training 50.0%, validation 43.2%)"
+    assert repr(net) == "Network(c r p f o d; input (8, 8, 1), 235 parameters, cpu)"
+
+
 def test_resuming_with_other_settings_is_refused(tmp_path):
     path = tmp_path / "state.safetensors"
     fit(tiny_net(), checkpoint=path)
     with pytest.raises(InputError, match="seed=0, now 1"):
         fit(tiny_net(), checkpoint=path, resume=True, seed=1)
+    with pytest.raises(InputError, match="has 12 steps already, more than the 11 asked for"):
+        fit(tiny_net(), steps=11, checkpoint=path, resume=True)
+    images, labels = stripes()
+    images[-1, -1, -1, -1] ^= 1  # one bit of the last pixel
+    kwargs = {"steps": 12, "batch_size": 10, "lr": 0.01, "checkpoint": path, "resume": True, "progress": False}
+    with pytest.raises(InputError, match=r"state.safetensors: was trained on other images"):
+        train.fit(tiny_net(), images, labels, **kwargs)
+    with pytest.raises(InputError, match="was trained on other labels"):
+        train.fit(tiny_net(), stripes()[0], (labels + 1) % 3, **kwargs)
     tiny_net().save(path)
     with pytest.raises(InputError, match="no state of training"):
         fit(tiny_net(), checkpoint=path, resume=True)
@@ -306,7 +373,7 @@ def other_layers(data):
         (lambda data: b"", "not a whole safetensors file"),
         (lambda data: b"\x00" * 100, "not a whole safetensors file"),
         (lambda data: safetensors.numpy.save({"a": np.zeros(2)}), "not one that tinycnn wrote"),
-        (lambda data: data.replace(b'format\\": 1', b'format\\": 9'), "format 9, this version reads format 1"),
+        (lambda data: data.replace(b'format\\": 2', b'format\\": 9'), "format 9, this version reads format 2"),
         (other_layers, r"c/w has shape \(3, 3, 1, 4\), the network's is \(3, 3, 1, 6\)"),
     ],
 )
@@ -321,6 +388,35 @@ def test_a_damaged_file_is_refused_by_name(tmp_path, damage, message):
 def test_a_missing_file_is_refused_by_name(tmp_path):
     with pytest.raises(InputError, match=r"gone.safetensors: no such weights file"):
         Network.load(tmp_path / "gone.safetensors")
+
+
+# -- names -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name, expected",
+    [
+        ("golf ball", "golf-ball"),
+        ("English  springer\n\tspaniel", "english-springer-spaniel"),
+        ("../../etc/passwd", "etc-passwd"),
+        ("C:\\Windows\\x.exe", "c-windows-x-exe"),
+        ("..", ""),
+        ("", ""),
+        ("\N{DOG FACE}\N{SNOWMAN}", ""),
+        ("a\N{DOG FACE}b", "ab"),
+        ("Caf\u00e9 cre\u0300me", "cafe-creme"),
+        ("CON", "con"),
+        ("trailing dot.", "trailing-dot"),
+        ("nul\0byte", "nul-byte"),
+        ("x" * 300, "x" * 60),
+        ("y" * 59 + " z" * 99, "y" * 59),
+    ],
+)
+def test_a_slug_of_any_name_is_a_safe_part_of_a_file_s_name(tmp_path, name, expected):
+    assert files.slug(name) == expected
+    assert files.indexed(3, name) == (f"03-{expected}" if expected else "03")
+    files.write_text(tmp_path / files.indexed(120, name), "kept")
+    assert [p.name for p in tmp_path.iterdir()] == [f"120-{expected}" if expected else "120"]
 
 
 # -- atomic writing --------------------------------------------------------------------------------------------

@@ -155,7 +155,7 @@ def test_the_score_is_the_unit_s_activation_at_the_centre_or_summed(conv, layer,
     conv.params["conv1"]["b"][...] += 1  # both units are on from the start
     r = maximize(conv, layer, [1, 4], steps=3, optimizer=Constant(0.2), start=NOISE, objective=objective)
     for n, unit in enumerate((1, 4)):
-        a = conv.features(r.last[n : n + 1], layer)[0]
+        a = conv.forward(r.last[n : n + 1], upto=layer)[layer][0]
         expected = a[unit] if layer == "fc" else a[..., unit].sum() if objective == "sum" else a[4, 4, unit]
         assert r.scores[-1, n] == pytest.approx(expected, rel=EXACT)
     assert (np.diff(r.scores, axis=0) > 0).all()
@@ -511,7 +511,7 @@ def test_positions_pick_the_unit_of_each_map_that_is_excited(conv):
     """One for all, or one for each; an image changes only where its unit sees it."""
     for positions, expected in (((2, 7), [(2, 7), (2, 7)]), (np.array([(2, 7), (6, 1)]), [(2, 7), (6, 1)])):
         r = maximize(conv, "conv1", [1, 4], steps=2, optimizer=Constant(0.2), positions=positions)
-        answers = conv.features(r.last, "conv1")
+        answers = conv.forward(r.last)["conv1"]
         for n, (unit, (i, j)) in enumerate(zip((1, 4), expected)):
             assert r.scores[-1, n] == pytest.approx(answers[n, i, j, unit], rel=EXACT)
             window = np.zeros((8, 9), bool)

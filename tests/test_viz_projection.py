@@ -195,37 +195,46 @@ def test_a_dead_map_draws_nothing(small):
     net, x = small
     dead = Network(net.layers, net.input_shape, dtype="float64")
     dead.params["conv2"]["b"][2] = -100
-    assert (deconvnet.project(dead, x, "relu2", maps=2)[0] == 0).all()
-    assert (deconvnet.project(dead, x, "relu2", maps=1)[0] != 0).any()
+    assert (deconvnet.project(dead, x, "relu2", units=2)[0] == 0).all()
+    assert (deconvnet.project(dead, x, "relu2", units=1)[0] != 0).any()
 
 
 def test_maps_may_be_chosen_by_strength_for_all_or_for_each_image(small):
     net, x = small
-    a = net.features(x, "relu2")
+    a = activations.maps(net, x, "relu2")
     strongest = [int(np.argmax([image[:, :, m].sum() for m in range(5)])) for image in a]
     picture, maps = deconvnet.project(net, x, "relu2")
     assert maps.tolist() == strongest
-    again, _ = deconvnet.project(net, x, "relu2", maps=np.array(strongest))
+    again, _ = deconvnet.project(net, x, "relu2", units=np.array(strongest))
     assert (again == picture).all()
     for n in range(len(x)):
-        alone, used = deconvnet.project(net, x[n : n + 1], "relu2", maps=strongest[n])
+        alone, used = deconvnet.project(net, x[n : n + 1], "relu2", units=strongest[n])
         np.testing.assert_allclose(alone[0], picture[n], atol=1e-12)
         assert used.tolist() == [strongest[n]]
 
 
 def test_one_unit_is_projected_from_its_place_alone(small):
     net, x = small
-    top = activations.top_images(net, x, "relu2", k=3, maps=2)
+    top = activations.top_images(net, x, "relu2", k=3, units=2)
     images, positions, boxes = x[top.indices[0]], top.positions[0], top.boxes[0]
-    picture, _ = deconvnet.project(net, images, "relu2", maps=2, positions=positions)
+    picture, _ = deconvnet.project(net, images, "relu2", units=2, positions=positions)
     for n, ((row, column), (t, left, bottom, right)) in enumerate(zip(positions, boxes)):
         trace = net.forward(images[n : n + 1], upto="relu2")
         seed = np.zeros((1, *net.shapes["relu2"]))
         seed[0, row, column, 2] = trace["relu2"][0, row, column, 2]
         np.testing.assert_allclose(picture[n], net.backward(trace, seed, rule="deconvnet")[0], atol=1e-12)
+        alone = deconvnet.project(net, images[n : n + 1], "relu2", units=2, positions=(row, column))[0]
+        np.testing.assert_allclose(alone[0], picture[n], atol=1e-12)
         outside = np.ones((13, 11), bool)
         outside[max(t, 0) : bottom, max(left, 0) : right] = False
         assert seed.max() > 0 and (picture[n] != 0).any() and (picture[n][outside] == 0).all()
+
+
+def test_one_position_may_stand_for_all_images(small):
+    net, x = small
+    one = deconvnet.project(net, x, "relu2", units=3, positions=(2, 4))[0]
+    each = deconvnet.project(net, x, "relu2", units=3, positions=[(2, 4)] * len(x))[0]
+    assert (one == each).all() and (one != 0).any()
 
 
 def test_edges_are_the_sobel_magnitude_of_the_grey_image():
@@ -255,8 +264,8 @@ def test_a_projection_correlates_with_edges_as_far_as_it_draws_them():
 @pytest.mark.parametrize("unpool", ["repeat", "center"])
 def test_unpooling_without_switches_makes_another_picture(small, unpool):
     net, x = small
-    by_switches, _ = deconvnet.project(net, x, "pool1", maps=1)
-    other, _ = deconvnet.project(net, x, "pool1", maps=1, unpool=unpool)
+    by_switches, _ = deconvnet.project(net, x, "pool1", units=1)
+    other, _ = deconvnet.project(net, x, "pool1", units=1, unpool=unpool)
     assert np.abs(other - by_switches).max() > 0.01 * np.abs(by_switches).max()
 
 
@@ -270,7 +279,7 @@ def test_batches_change_no_picture(small, monkeypatch):
         lambda: activations.top_images(net, x, "relu2", k=4).boxes,
         lambda: activations.top_images(net, x, "relu2", k=4).indices,
         lambda: activations.wins(net, x, "relu2"),
-        lambda: deconvnet.project(net, x, "relu2", maps=1, positions=np.stack([np.arange(7) % 6] * 2, 1))[0],
+        lambda: deconvnet.project(net, x, "relu2", units=1, positions=np.stack([np.arange(7) % 6] * 2, 1))[0],
     )
     whole = [call() for call in calls]
     monkeypatch.setattr(check, "FLOATS_PER_BATCH", 4000)  # 2 or 3 images
@@ -291,7 +300,7 @@ def test_layer_backprop_is_the_largest_slope_of_any_map_s_sum(small):
     net, x = small
     x = x[:1]
     h = 1e-6 * np.eye(x.size).reshape(-1, *x.shape[1:])  # every pixel once
-    sums = net.features(x + h, "relu2").sum((1, 2)) - net.features(x - h, "relu2").sum((1, 2))
+    sums = activations.maps(net, x + h, "relu2").sum((1, 2)) - activations.maps(net, x - h, "relu2").sum((1, 2))
     slopes = np.abs(sums / 2e-6).max(-1).reshape(x.shape)
     np.testing.assert_allclose(saliency.layer_backprop(net, x, "relu2"), slopes.max(-1), rtol=1e-6)
 
@@ -326,7 +335,7 @@ def test_wins_count_the_images_in_which_a_map_has_the_largest_sum(small):
     x = np.concatenate([x, np.zeros((1, 13, 11, 2))])
     bare = Network(net.layers, net.input_shape, dtype="float64")  # without biases nothing answers to a black image
     wins, means = activations.wins(bare, x, "relu2")
-    a = bare.features(x, "relu2")
+    a = activations.maps(bare, x, "relu2")
     expected = [0] * 5
     for image in a[:-1]:
         expected[max(range(5), key=lambda m, image=image: image[:, :, m].sum())] += 1
@@ -337,8 +346,8 @@ def test_wins_count_the_images_in_which_a_map_has_the_largest_sum(small):
 def test_top_images_are_the_largest_maxima_with_ties_by_the_lower_index(small):
     net, x = small
     x = np.concatenate([x, x[[5, 2]]])  # images 7 and 8 repeat 5 and 2
-    top = activations.top_images(net, x, "relu2", k=9, maps=[4, 1])
-    a = net.features(x, "relu2")
+    top = activations.top_images(net, x, "relu2", k=9, units=[4, 1])
+    a = activations.maps(net, x, "relu2")
     for row, m in enumerate((4, 1)):
         ranked = sorted((-image[:, :, m].max(), n) for n, image in enumerate(a))
         assert top.indices[row].tolist() == [n for _, n in ranked]
@@ -346,7 +355,7 @@ def test_top_images_are_the_largest_maxima_with_ties_by_the_lower_index(small):
             assert top.values[row, j] == -value
             assert tuple(top.positions[row, j]) == np.unravel_index(a[n, :, :, m].argmax(), a.shape[1:3])
     everything = activations.top_images(net, x, "relu2", k=9)
-    assert everything.maps.tolist() == [0, 1, 2, 3, 4]
+    assert everything.units.tolist() == [0, 1, 2, 3, 4]
     assert (everything.indices[[4, 1]] == top.indices).all()
 
 
@@ -366,7 +375,7 @@ def test_a_box_holds_all_pixels_that_a_top_unit_sees_and_no_more(small):
         inside = np.zeros((13, 11), bool)
         inside[max(t, 0) : bottom, max(left, 0) : right] = True
         noise = np.where(inside[..., None], 0, np.random.default_rng(0).normal(0, 5, (13, 11, 2)))
-        unit = lambda image: linear.features(image[None], "relu2")[0, row, column, m]  # noqa: B023, E731
+        unit = lambda image: activations.maps(linear, image[None], "relu2")[0, row, column, m]  # noqa: B023, E731
         assert unit(x[n] + noise) == unit(x[n])
         # Raising any one pixel far inside the box raises the unit: each side of the box is needed.
         for i, k in ((max(t, 0), None), (min(bottom, 13) - 1, None), (None, max(left, 0)), (None, min(right, 11) - 1)):
@@ -395,12 +404,15 @@ def nan(x):
         (lambda net, x: activations.strongest(x[0]), "maps"),
         (lambda net, x: activations.top_images(net, x, "relu2", k=8), "k: .* 1 to 7"),
         (lambda net, x: activations.top_images(net, x, "relu2", k=0), "k: "),
-        (lambda net, x: activations.top_images(net, x, "relu2", 2, maps=[5]), "maps: 5 .*0 to 4"),
+        (lambda net, x: activations.top_images(net, x, "relu2", 2, units=[5]), "units: 5 .*0 to 4"),
         (lambda net, x: activations.top_images(net, x, "fc1"), "no maps"),
         (lambda net, x: activations.top_images(net, nan(x), "relu2"), "image 1 holds NaN"),
         (lambda net, x: activations.wins(net, x, "fc1"), "no maps"),
         (lambda net, x: activations.wins(net, nan(x), "relu2"), "image 1 holds NaN"),
-        (lambda net, x: deconvnet.project(net, x, "relu2", positions=[[0, 0]]), r"positions: .*\(7, 2\)"),
+        (
+            lambda net, x: deconvnet.project(net, x, "relu2", positions=[[0, 0]]),
+            r"positions: expected .row, column., or 7",
+        ),
         (lambda net, x: deconvnet.project(net, x, "relu2", positions=np.full((7, 2), 6)), "positions: .*0 to 5"),
         (lambda net, x: deconvnet.project(net, x, "fc1", positions=np.zeros((7, 2), int)), "no maps"),
         (lambda net, x: deconvnet.edges(x[0]), "images: expected"),
@@ -408,11 +420,11 @@ def nan(x):
         (lambda net, x: deconvnet.project(net, x, "relu9"), "layer 'relu9'"),
         (lambda net, x: deconvnet.project(net, nan(x), "relu2"), "image 1 holds NaN"),
         (lambda net, x: deconvnet.project(net, x[:, 1:], "relu2"), "13, 11, 2"),
-        (lambda net, x: deconvnet.project(net, x, "relu2", maps=5), "maps: 5 .*0 to 4"),
-        (lambda net, x: deconvnet.project(net, x, "fc1", maps=-1), "maps: -1 .*0 to 5"),
-        (lambda net, x: deconvnet.project(net, x, "relu2", maps=[1, 2]), "7 .one per image"),
-        (lambda net, x: deconvnet.project(net, x, "relu2", maps="largest"), "maps 'largest'"),
-        (lambda net, x: deconvnet.project(net, x, "relu2", maps=1.0), "maps: expected an integer"),
+        (lambda net, x: deconvnet.project(net, x, "relu2", units=5), "units: 5 .*0 to 4"),
+        (lambda net, x: deconvnet.project(net, x, "fc1", units=-1), "units: -1 .*0 to 5"),
+        (lambda net, x: deconvnet.project(net, x, "relu2", units=[1, 2]), "7 .one per image"),
+        (lambda net, x: deconvnet.project(net, x, "relu2", units="largest"), "units 'largest'"),
+        (lambda net, x: deconvnet.project(net, x, "relu2", units=1.0), "units: expected an integer"),
         (lambda net, x: deconvnet.project(net, x, "relu2", rule="deconv"), "rule 'deconv'"),
         (lambda net, x: deconvnet.project(net, x, "relu2", unpool="mean"), "unpool 'mean'"),
         (lambda net, x: saliency.saliency(net, x, 6), "target: 6 .*0 to 5"),

@@ -1,8 +1,9 @@
 """Networks and training states as safetensors files: no pickle, readable by every framework.
 
-Tensors are called LAYER/NAME ("conv1/w"); a training state adds "optimizer/...", "average/..." and "history/...". One
-metadata entry, "tinycnn", holds the rest as JSON: layer specs, input shape, pixel scaling, the network's `meta`, and
-for training the settings and the random generator's state. (One entry: the order of several is not reproducible.)
+Tensors are called LAYER/NAME ("conv1/w"); a training state adds "optimizer/...", "history/...", and where the weights
+are a running mean, "raw/..." for those that training goes on from. One metadata entry, "tinycnn", holds the rest as
+JSON: layer specs, input shape, pixel scaling, the network's `meta`, and for training the settings. (One entry: the
+order of several is not reproducible.)
 """
 
 import dataclasses
@@ -18,8 +19,8 @@ from .errors import InputError
 from .files import write_bytes
 from .network import Network
 
-FORMAT = 1
-STATE = ("optimizer/", "average/", "history/")  # what a training state adds to the weights
+FORMAT = 2
+STATE = ("optimizer/", "raw/", "history/")  # what a training state adds to the weights
 NORMALISATION = "uint8 / 255"
 
 

@@ -52,6 +52,23 @@ def check_images(images, shape=None, what="images"):
     return images
 
 
+PIXELS = (
+    "give uint8 from 0 to 255: images.astype(np.uint8), or (255 * images).round().astype(np.uint8) where they run from "
+    "0 to 1"
+)
+
+
+def check_photographs(images, shape=None, what="images"):
+    """Raise unless `images` are photographs: as `check_images`, but floats must not be whole numbers above 1.
+
+    Those are pixels from 0 to 255, which a network would take 255 times too bright.
+    """
+    images = check_images(images, shape, what)
+    if images.dtype.kind == "f" and images.max(initial=0) > 1 and (images == np.rint(images)).all():
+        raise InputError(f"{what}: whole numbers up to {images.max():g} as {images.dtype}; {PIXELS}")
+    return images
+
+
 def check_labels(labels, N, classes, what="labels"):
     """Raise unless `labels` are `N` integers in [0, `classes`); return them as int64 (N,)."""
     labels = np.asarray(labels)
@@ -64,8 +81,15 @@ def check_labels(labels, N, classes, what="labels"):
     return labels.astype(np.int64)
 
 
+def check_seed(seed):
+    """Return `seed` as an int of any size, or raise an InputError: it must be a whole number of at least 0."""
+    if not (isinstance(seed, (int, np.integer)) and seed >= 0):
+        raise InputError(f"seed: expected a whole number of at least 0, got {seed!r}")
+    return int(seed)
+
+
 def choose(value, allowed, what):
     """Return `value` if it is in `allowed`, else raise an InputError that lists what is."""
-    if value not in allowed:
+    if value not in list(allowed):  # also what has no hash
         raise InputError(f"unknown {what} {value!r}; choose one of: {', '.join(map(str, allowed))}")
     return value

@@ -1,8 +1,13 @@
-"""Files appear whole or not at all: written under a temporary name, flushed to disk, then renamed."""
+"""Files appear whole or not at all: written under a temporary name, flushed to disk, then renamed.
+
+And names for them: `indexed` makes one that is safe on every system of whatever a class or a picture is called.
+"""
 
 import contextlib
 import os
+import re
 import tempfile
+import unicodedata
 from pathlib import Path
 
 
@@ -50,6 +55,21 @@ def write_bytes(path, data):
 def write_text(path, text):
     """Write `text` to `path` as UTF-8, atomically."""
     write_bytes(path, text.encode())
+
+
+def slug(name):
+    """Return `name` in lower-case ASCII letters and digits, with a hyphen for each run of spaces or signs.
+
+    Accents fall off their letters, what else is not ASCII is dropped; at most 60 characters stay. "" if nothing is
+    left. Not a file's name by itself: Windows gives some, like "con", to devices (see `indexed`).
+    """
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:60].rstrip("-")
+
+
+def indexed(i, name):
+    """Return a file's name without its ending: the index in two digits or more, then the slug, "03-golf-ball"."""
+    return f"{i:02d}-{slug(name)}".rstrip("-")
 
 
 def _umask():

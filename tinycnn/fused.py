@@ -19,12 +19,12 @@ __all__ = ["Block", "Workspace", "backward", "backward_each", "forward", "loss_a
 class Block:
     """Conv2D, ReLU and perhaps MaxPool2D as one layer: like those of layers.py, but its arrays live in a workspace.
 
-    `grads` is the way back of training, `backward` that of pictures, which want no dw but know all rules.
+    `grads` is the way back of training, `backward` that of pictures, which want no dw but take other rules.
     """
 
-    def __init__(self, conv, last):
-        self.conv, self.name, self.output = conv, conv.name, last.name
-        pool = last if isinstance(last, MaxPool2D) else MaxPool2D(last.name, 1, 1)
+    def __init__(self, conv, relu, last):
+        self.conv, self.relu, self.name, self.output = conv, relu, conv.name, last.name
+        self.pool = pool = last if isinstance(last, MaxPool2D) else MaxPool2D(last.name, 1, 1)
         self.geometry = (conv.stride, conv.padding, pool.window, pool.stride, pool.padding)
 
     def forward(self, ops, p, x, work, exact=False):
@@ -37,6 +37,17 @@ class Block:
             x, p["w"], y, switches, dy, *self.geometry, need_dx=need_dx, work=_Scope(work, self.name)
         )
         return {"w": dw, "b": db}, dx
+
+    def knows(self, rule):
+        """Can the block go back by this rule? If not, its layers can."""
+        return rule.relu is None and rule.unpool == "switches"
+
+    def expand(self, ops, p, cache):
+        """(layer, cache) of its layers from last to first; what the block did not keep is computed once more."""
+        x, _, switches = cache
+        y, conv = self.conv.forward(ops, p, x)
+        z, relu = self.relu.forward(ops, None, y)
+        return (self.pool, (switches, z.shape)), (self.relu, relu), (self.conv, conv)
 
     def backward(self, ops, p, cache, dy, rule, work, out=None):
         x, y, switches = cache
@@ -78,13 +89,13 @@ def plan(layers, upto=None, pictures=False):
     while i < len(layers):
         row = [type(layer) for layer in layers[i : i + 3]]
         size = 3 if row == [Conv2D, ReLU, MaxPool2D] else 2 if pictures and row[:2] == [Conv2D, ReLU] else 1
-        steps.append(layers[i] if size == 1 else Block(layers[i], layers[i + size - 1]))
+        steps.append(layers[i] if size == 1 else Block(*layers[i : i + 2], layers[i + size - 1]))
         i += size
     return steps
 
 
-def forward(net, x, work, rng=None, upto=None):
-    """Run a batch to layer `upto` (default: the logits).
+def forward(net, x, work, rng=None):
+    """Run a batch to the logits.
 
     Parameters
     ----------
@@ -95,7 +106,6 @@ def forward(net, x, work, rng=None, upto=None):
         What is returned lives in it until the next call.
     rng : numpy.random.Generator, optional
         Given only in training, for dropout.
-    upto : str, optional
 
     Returns
     -------
@@ -103,7 +113,7 @@ def forward(net, x, work, rng=None, upto=None):
     caches : list of (step, cache)
     """
     caches = []
-    for step in plan(net.layers, upto):
+    for step in plan(net.layers):
         x, cache = step.forward(net.ops, net.params.get(step.name), x, work if isinstance(step, Block) else rng)
         caches.append((step, cache))
     return x, caches
@@ -150,14 +160,13 @@ SIGNALS = 96  # signals on their way back at a time
 
 def backward(net, trace, dy, at, rule):
     """Send dy (S*N, ...) from the output of `at` to the pixels: S signals for each of N images, signal by signal."""
-    N, names = len(trace), list(trace.steps)
-    for name in reversed(names[: names.index(at) + 1]):
-        step, cache = trace.steps[name], trace.caches[name]
+    N = len(trace)
+    for step, cache in _steps(net, trace, at, rule):
         p = net.params.get(step.name)
         if isinstance(step, Block):
             dy = step.backward(net.ops, p, cache, dy, rule, trace.work)
         elif isinstance(step, Dense):
-            out = trace.work and trace.work((name, "dx"), (len(dy), len(p["w"])), net.dtype)
+            out = trace.work and trace.work((step.name, "dx"), (len(dy), len(p["w"])), net.dtype)
             dy = net.ops.dense_backward_data(dy, p["w"], out)
         else:
             parts = [step.backward(net.ops, p, cache, dy[i : i + N], rule) for i in range(0, len(dy), N)]
@@ -169,6 +178,17 @@ def backward(net, trace, dy, at, rule):
     return dy
 
 
+def _steps(net, trace, at, rule):
+    """Yield (step, cache) from `at` to the first; a block that does not know the rule as its layers."""
+    names = list(trace.steps)
+    for name in reversed(names[: names.index(at) + 1]):
+        step, cache = trace.steps[name], trace.caches[name]
+        if isinstance(step, Block) and not step.knows(rule):
+            yield from step.expand(net.ops, net.params[step.name], cache)
+        else:
+            yield step, cache
+
+
 def backward_each(net, trace, at, rule):
     """The largest absolute signal at each pixel (N, H, W) over colours and over all units (or maps) of `at`."""
     N, units, top = len(trace), net.shapes[at][-1], trace.steps[at]
@@ -177,7 +197,7 @@ def backward_each(net, trace, at, rule):
     group = max(1, SIGNALS // N)
     for first in range(0, units, group):
         some = range(first, min(first + group, units))
-        if isinstance(top, Block):
+        if isinstance(top, Block) and top.knows(rule):
             p = net.params[top.name]
             dx = top.backward_maps(net.ops, p, trace.caches[at], some, rule, trace.work)
             dx = backward(net, trace, dx, below[-1], rule) if below else dx

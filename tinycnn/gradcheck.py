@@ -11,6 +11,7 @@ A layer's vector-valued output is made a number by a fixed random weighting r: f
 
 import numpy as np
 
+from . import streams
 from .errors import InputError
 from .rules import RULES
 
@@ -83,14 +84,14 @@ def check_layer(ops, layer, x, seed=0, eps=1e-5):
         `ops` is not float64.
     """
     _need_float64(ops)
-    rng = np.random.default_rng(seed)
+    rng = streams.rng(seed, "gradient check of a layer")
     x = np.array(x, np.float64)
     arrays = {k: a + 0.1 * rng.standard_normal(a.shape) for k, a in layer.init(x.shape[1:], rng).items()}
     arrays["x"] = x
 
     def forward():
         p = {k: ops.asarray(a) for k, a in arrays.items()}
-        return p, *layer.forward(ops, p, p["x"], np.random.default_rng(seed))  # the same dropout mask every time
+        return p, *layer.forward(ops, p, p["x"], streams.rng(seed, "dropout"))  # the same dropout mask every time
 
     p, y, cache = forward()
     r = rng.standard_normal(y.shape)
@@ -131,7 +132,7 @@ def check_network(net, x, labels, directions=3, seed=0, eps=1e-6):
         `net` is not float64.
     """
     _need_float64(net.ops)
-    rng = np.random.default_rng(seed)
+    rng = streams.rng(seed, "gradient check of a network")
     x = np.array(net.ops.to_numpy(net.ops.from_images(np.asarray(x))))
 
     def loss():

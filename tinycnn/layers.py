@@ -115,10 +115,12 @@ class ReLU(_Layer):
 
     def forward(self, ops, p, x, rng=None):
         y = ops.relu(x)
-        return y, y
+        return y, (x, y)
 
-    def backward(self, ops, p, y, dy, rule):
-        return ops.relu_backward(dy, y, rule.mask, rule.rectify)
+    def backward(self, ops, p, cache, dy, rule):
+        if rule.relu is not None:
+            return rule.relu(ops, self, p, cache, dy)
+        return ops.relu_backward(dy, cache[1], rule.mask, rule.rectify)
 
 
 @dataclass(frozen=True)

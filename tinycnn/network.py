@@ -1,7 +1,7 @@
 """A network is a list of layer specs, their arrays, and the primitives of one backend.
 
     trace = net.forward(x)                                   what every layer left behind
-    dx = net.backward(trace, seed, at="relu2", rule="guided")   one traversal; the rule is an argument
+    dx = net.backward(trace, dy, at="relu2", rule="guided")   one traversal; the rule is an argument
 
     work = net.workspace()
     trace = net.forward(x, work=work)                        the fast path of fused.py, for pictures
@@ -13,8 +13,8 @@ Gradient, deconvnet and guided backprop are the same walk back through the same 
 
 import numpy as np
 
-from . import fused, rules
-from .errors import InputError, check_images, choose
+from . import fused, rules, streams
+from .errors import InputError, check_images, check_photographs, choose
 from .ops import geometry, get_ops
 
 
@@ -99,7 +99,7 @@ class Network:
         shape = self.input_shape
         for i, layer in enumerate(self.layers):
             self.shapes[layer.name] = layer.output_shape(shape)
-            p = layer.init(shape, np.random.default_rng([seed, i]))
+            p = layer.init(shape, streams.rng(seed, "weights", i))
             if p:
                 self.params[layer.name] = {name: self.ops.asarray(a) for name, a in p.items()}
             shape = self.shapes[layer.name]
@@ -108,9 +108,28 @@ class Network:
         size = sum(a.size for p in self.params.values() for a in p.values())
         return f"Network({' '.join(self.layer_names)}; input {self.input_shape}, {size:,} parameters, {self.ops.name})"
 
+    def summary(self):
+        """Return a table as text: each layer's output shape, parameters, and how much of the image a unit sees."""
+        count = {name: sum(a.size for a in self.params.get(name, {}).values()) for name in self.layer_names}
+        rows = [("layer", "output", "parameters", "receptive field"), ("input", _times(self.input_shape), "", "")]
+        for name in self.layer_names:
+            rows.append((name, _times(self.shapes[name]), f"{count[name]:,}", _times(self.receptive_field(name)[0])))
+        rows.append(("total", "", f"{sum(count.values()):,}", ""))
+        v, w, x, _ = (max(map(len, column)) for column in zip(*rows))
+        return "\n".join(f"{a:<{v}}  {b:<{w}}  {c:>{x}}  {d}".rstrip() for a, b, c, d in rows)
+
     def check_layer(self, name):
         """Return `name` if the network has such a layer; else raise an InputError that lists its layers."""
         return choose(name, self.layer_names, "layer")
+
+    def check_classes(self):
+        """Return the number of classes, that of the last layer's units; raise an InputError if it has maps."""
+        shape = self.shapes[self.layer_names[-1]]
+        if len(shape) != 1:
+            raise InputError(
+                f"layer {self.layer_names[-1]!r} gives maps, not a value a class; end with Flatten and Dense"
+            )
+        return shape[0]
 
     # -- forward -----------------------------------------------------------------------------------------------
 
@@ -131,7 +150,7 @@ class Network:
             Given only in training: dropout draws from it. Without it, dropout does nothing.
         work : Workspace, optional
             From `workspace`: takes the fast path for pictures. A convolution, its ReLU and its pool leave only their
-            last output, and only until the next pass with the same `work`; the way back undoes pools by switches.
+            last output, and only until the next pass with the same `work`.
 
         Returns
         -------
@@ -158,19 +177,18 @@ class Network:
         trace.upto = upto
         return trace
 
-    def features(self, x, layer, batch_size=100):
-        """Activations of `layer` for any number of images: NumPy in, NumPy out, memory for one batch at a time.
+    def logits(self, x, batch_size=100):
+        """The last layer's output for any number of images: NumPy in, NumPy out, memory for one batch at a time.
 
         Parameters
         ----------
         x : array (N, H, W, C)
             As for `forward`.
-        layer : str
         batch_size : int
 
         Returns
         -------
-        numpy.ndarray (N, *shapes[layer])
+        numpy.ndarray (N, classes)
 
         Raises
         ------
@@ -178,36 +196,62 @@ class Network:
             As for `forward`.
         """
         x = check_images(x, self.input_shape, "x")
-        self.check_layer(layer)
         if batch_size < 1:
             raise InputError(f"batch_size must be at least 1, got {batch_size}")
-        out, work = np.empty((len(x), *self.shapes[layer]), self.dtype), fused.Workspace(self.ops)
+        out, work = np.empty((len(x), *self.shapes[self.layer_names[-1]]), self.dtype), self.workspace()
         for i in range(0, len(x), batch_size):
             batch = self.ops.from_images(x[i : i + batch_size])
-            out[i : i + batch_size] = self.ops.to_numpy(fused.forward(self, batch, work, upto=layer)[0])
+            out[i : i + batch_size] = self.ops.to_numpy(fused.forward(self, batch, work)[0])
         return out
 
-    def logits(self, x, batch_size=100):
-        """The last layer's output for any number of images, (N, classes); see `features`."""
-        return self.features(x, self.layer_names[-1], batch_size)
+    def predict(self, images):
+        """Return the class with the largest logit for each image, int64 (N,); see `predict_proba`."""
+        return self._scores(images).argmax(1)
+
+    def predict_proba(self, images):
+        """Return the probability of each class, softmax(logits), for any number of images.
+
+        Parameters
+        ----------
+        images : array (N, H, W, C)
+            uint8, or float in [0, 1].
+
+        Returns
+        -------
+        numpy.ndarray (N, classes)
+            Exponentials and sums are float64, the result has the network's dtype.
+
+        Raises
+        ------
+        InputError
+            Images of the wrong shape or dtype, with NaN, or with pixels from 0 to 255 as floats; a network that ends in
+            maps.
+        """
+        logits = self._scores(images).astype(np.float64)
+        e = np.exp(logits - logits.max(1, keepdims=True))
+        return (e / e.sum(1, keepdims=True)).astype(self.dtype)
+
+    def _scores(self, images):
+        self.check_classes()
+        return self.logits(check_photographs(images, self.input_shape))
 
     # -- backward ----------------------------------------------------------------------------------------------
 
-    def backward(self, trace, seed, at=None, rule="gradient", unpool="switches"):
+    def backward(self, trace, dy, at=None, rule="gradient", unpool=None):
         """Send a signal from a layer's output back to the pixels.
 
         Parameters
         ----------
         trace : Trace
             Of a forward pass that reached `at`.
-        seed : array, shape of ``trace[at]``
+        dy : array, shape of ``trace[at]``
             The signal at the output of layer `at`.
         at : str, optional
             Where the signal starts; default: the last layer of the trace.
-        rule : "gradient", "deconvnet" or "guided"
-            What a ReLU does to the signal (rules.py); that of layer `at` itself included, if it is one.
-        unpool : "switches", "repeat" or "center"
-            What undoes a max-pool.
+        rule : "gradient", "deconvnet", "guided", another name in `rules.RULES`, or a `rules.Rule`
+            What a ReLU does to the signal; that of layer `at` itself included, if it is one.
+        unpool : "switches", "repeat" or "center", optional
+            What undoes a max-pool; default: the rule's own way.
 
         Returns
         -------
@@ -216,14 +260,12 @@ class Network:
         Raises
         ------
         InputError
-            Unknown layer, rule or unpooling, or a seed of the wrong shape.
+            Unknown layer, rule or unpooling, or a signal of the wrong shape.
         """
         at = self.check_layer(trace.upto if at is None else at)
         rule = rules.get_rule(rule, unpool)
-        self._check_seed(trace, seed, at)
-        if trace.work is not None and unpool != "switches":
-            raise InputError(f"a trace of the fast path has only switches for its pools: no way back by {unpool!r}")
-        dx = self.ops.to_numpy(fused.backward(self, trace, self.ops.asarray(seed), at, rule))
+        self._check_signal(trace, dy, at)
+        dx = self.ops.to_numpy(fused.backward(self, trace, self.ops.asarray(dy), at, rule))
         return dx if trace.work is None else dx.copy()
 
     def backward_each(self, trace, at=None, rule="gradient"):
@@ -235,7 +277,8 @@ class Network:
             Of the fast path, that reached `at`.
         at : str, optional
             Default: the last layer of the trace.
-        rule : "gradient", "deconvnet" or "guided"
+        rule : str or Rule
+            As for `backward`.
 
         Returns
         -------
@@ -268,7 +311,7 @@ class Network:
         InputError
             The trace stops before the logits, or `dlogits` has another shape.
         """
-        self._check_seed(trace, dlogits, self.layer_names[-1])
+        self._check_signal(trace, dlogits, self.layer_names[-1])
         if trace.work is not None:
             raise InputError("a trace of the fast path does not keep what gradients of the parameters need")
         rule, dy, grads = rules.RULES["gradient"], self.ops.asarray(dlogits), {}
@@ -282,11 +325,11 @@ class Network:
                 dy = layer.backward(self.ops, p, cache, dy, rule)
         return grads
 
-    def _check_seed(self, trace, seed, at):
+    def _check_signal(self, trace, dy, at):
         if at not in trace.outputs:
             trace[at]  # raises, naming the layers that there are
         shape = tuple(trace.outputs[at].shape)
-        given = tuple(seed.shape if hasattr(seed, "shape") else np.shape(seed))
+        given = tuple(dy.shape if hasattr(dy, "shape") else np.shape(dy))
         if given != shape:
             raise InputError(f"the signal at {at!r} must have that layer's shape {shape}, got {given}")
 
@@ -329,3 +372,7 @@ class Network:
         from . import checkpoint
 
         return checkpoint.load_network(path, backend)
+
+
+def _times(sizes):
+    return " x ".join(map(str, sizes))

@@ -8,20 +8,37 @@ With y = max(x, 0) and dy coming back,
 
 A rule also says how max-pools are undone: by their switches (the gradient's way, and Zeiler and Fergus'), by repeating
 each value over its block, or by putting it in the centre of its window. Biases play no part on the way back.
+
+Every caller takes the name of a rule in `RULES`, or a `Rule`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from .errors import choose
 
+UNPOOLS = ("switches", "repeat", "center")
+
 
 @dataclass(frozen=True)
 class Rule:
-    """mask: keep dy where the ReLU was on; rectify: keep dy where it is positive itself."""
+    """What the layers do to the signal on its way back.
 
-    mask: bool
-    rectify: bool
+    Parameters
+    ----------
+    mask : bool
+        At a ReLU keep dy where it was on.
+    rectify : bool
+        At a ReLU keep dy where it is positive itself.
+    unpool : "switches", "repeat" or "center"
+    relu : function (ops, layer, p, cache, dy) -> dx, optional
+        Takes the place of `mask` and `rectify`; `cache` is (x, y), the ReLU's input and output, arrays of the backend.
+    """
+
+    mask: bool = True
+    rectify: bool = False
     unpool: str = "switches"
+    relu: Callable | None = None
 
 
 RULES = {
@@ -29,9 +46,11 @@ RULES = {
     "deconvnet": Rule(mask=False, rectify=True),
     "guided": Rule(mask=True, rectify=True),
 }
-UNPOOLS = ("switches", "repeat", "center")
 
 
-def get_rule(name, unpool="switches"):
-    """Return the Rule called `name` with this way of unpooling; an InputError lists what there is."""
-    return replace(RULES[choose(name, RULES, "rule")], unpool=choose(unpool, UNPOOLS, "unpool"))
+def get_rule(rule, unpool=None):
+    """Return a Rule, or the one of that name, with this way of unpooling (None: its own); or raise an InputError."""
+    if not isinstance(rule, Rule):
+        rule = RULES[choose(rule, RULES, "rule")]
+    choose(rule.unpool if unpool is None else unpool, UNPOOLS, "unpool")
+    return rule if unpool is None else replace(rule, unpool=unpool)

@@ -1,4 +1,4 @@
-"""Random numbers: every purpose has a stream of its own, so that nothing that is drawn for one says anything of another.
+"""Random numbers: every purpose has a stream of its own, so that nothing drawn for one tells of another.
 
     rng(seed, purpose, *index)        SeedSequence(seed, spawn_key=(crc32 of the purpose, *index))
 
@@ -12,9 +12,11 @@ import zlib
 
 import numpy as np
 
+from .errors import check_seed
+
 
 def _sequence(seed, purpose, index):
-    return np.random.SeedSequence(seed, spawn_key=(zlib.crc32(purpose.encode()), *map(int, index)))
+    return np.random.SeedSequence(check_seed(seed), spawn_key=(zlib.crc32(purpose.encode()), *map(int, index)))
 
 
 def rng(seed, purpose, *index):
@@ -32,6 +34,11 @@ def rng(seed, purpose, *index):
     Returns
     -------
     numpy.random.Generator
+
+    Raises
+    ------
+    InputError
+        A seed that is not a whole number of at least 0.
     """
     return np.random.default_rng(_sequence(seed, purpose, index))
 

@@ -1,7 +1,8 @@
 """Training: batches drawn at random, softmax cross-entropy, an optimizer; checkpoints that lose nothing.
 
-Every random number (batches, dropout) comes from one generator, whose state is part of the checkpoint: a run that is
-interrupted, also by kill -9, and resumed ends with the same bytes as one that was not.
+Every random number (batches, dropout, augmentation) comes from a generator made from the seed and the step's number
+(streams.py), so a checkpoint needs none: a run that is interrupted, also by kill -9, and resumed ends with the same
+bytes as one that was not.
 
 What gets further in fewer steps, each switched on by itself: a one-cycle schedule of the rate (optim.py), weight decay
 (`optim.Adam`), dropout (`models.build`), images flipped and moved (`Augment`), and a running mean of the weights.
@@ -20,8 +21,8 @@ import numpy as np
 from tqdm import tqdm
 
 from . import checkpoint as checkpoints
-from . import fused, optim
-from .errors import InputError, check_images, check_labels, choose
+from . import fused, optim, streams
+from .errors import PIXELS, InputError, check_images, check_labels, check_seed, choose
 from .losses import accuracy
 
 READ_EVERY = 10  # steps between readings of the losses: a device works on meanwhile
@@ -57,7 +58,7 @@ class Augment:
         return moves
 
 
-@dataclass
+@dataclass(repr=False)
 class History:
     """What happened: `losses` after every step; accuracies at `eval_steps` (counted in steps done)."""
 
@@ -70,6 +71,11 @@ class History:
     def steps(self):
         """The number of steps done."""
         return len(self.losses)
+
+    def __repr__(self):
+        loss = f", last loss {self.losses[-1]:.4f}" if self.losses else ""
+        parts = [("training", self.train_accuracy), ("validation", self.val_accuracy)]
+        return f"History({self.steps:,} steps{loss}{''.join(f', {k} {a[-1]:.1%}' for k, a in parts if a)})"
 
     def to_dict(self):
         """Return the four lists by name."""
@@ -114,7 +120,8 @@ def fit(
     checkpoint_every : int, optional
         Steps between checkpoints; default: `eval_every`. One is always written at the end.
     resume : bool
-        Go on from `checkpoint` if it exists.
+        Go on from `checkpoint` if it exists. At a constant rate `steps` may be more than it was made for, never fewer
+        than it has.
     progress : bool
         Show a progress bar.
 
@@ -125,12 +132,12 @@ def fit(
     Raises
     ------
     InputError
-        Data that do not fit the network, a checkpoint of other settings, or a loss that is no longer finite (the last
-        good checkpoint is kept).
+        Data that do not fit the network, a checkpoint of other settings or data or of more steps, or a loss that is no
+        longer finite (the last good checkpoint is kept).
     Interrupted
         Ctrl-C was pressed; the checkpoint holds everything up to then.
     """
-    classes = net.shapes[net.layer_names[-1]][0]
+    classes = net.check_classes()
     labels = _check_training_data(net, images, labels, classes, "images", "labels")
     if val is not None:
         val = val[0], _check_training_data(net, *val, classes, "val images", "val labels")
@@ -149,21 +156,22 @@ def fit(
     settings = {
         "optimizer": {"type": type(optimizer).__name__, **dataclasses.asdict(optimizer)},
         "batch_size": batch_size,
-        "seed": seed,
+        "seed": check_seed(seed),
         "images": len(images),
-        "labels_crc32": zlib.crc32(labels.tobytes()),
         "schedule": [schedule, steps] if schedule != "constant" else schedule,
         "augment": dataclasses.asdict(augment),
         "average": average,
     }
-    run = _Run(net, optimizer, np.random.default_rng(seed), settings, checkpoint)
+    if checkpoint is not None:  # nobody else asks which data they were
+        settings["checksums"] = {"images": _crc32(images), "labels": _crc32(labels)}
+    run = _Run(net, optimizer, settings, checkpoint)
     if checkpoint is not None:
         run.clear_remains()
         if resume and Path(checkpoint).exists():
-            run.restore()
+            run.restore(steps)
     every = checkpoint_every or eval_every
     stored, stored_labels = net.ops.put(images), net.ops.put(labels)
-    sample = np.random.default_rng(0).permutation(len(images))[:TRAIN_SAMPLE]
+    sample = streams.rng(0, "training accuracy").permutation(len(images))[:TRAIN_SAMPLE]
     sample.sort()
 
     def evaluate():
@@ -184,8 +192,7 @@ def fit(
         if run.history.steps == 0:
             evaluate()
         while run.done < steps and not interrupted:
-            batch = run.rng.choice(len(images), batch_size, replace=False)
-            run.step(stored, stored_labels, batch, augment, optim.at_step(optimizer, schedule, run.done + 1, steps))
+            run.step(stored, stored_labels, augment, optim.at_step(optimizer, schedule, run.done + 1, steps))
             done = run.done
             if done % eval_every == 0 or done == steps:
                 run.read_losses()
@@ -213,8 +220,8 @@ def fit(
 class _Run:
     """The state of a training run, and how it is saved."""
 
-    def __init__(self, net, optimizer, rng, settings, path):
-        self.net, self.optimizer, self.rng, self.settings, self.path = net, optimizer, rng, settings, path
+    def __init__(self, net, optimizer, settings, path):
+        self.net, self.optimizer, self.settings, self.path = net, optimizer, settings, path
         self.state = optimizer.init(net.ops, net.params)
         self.mean = {k: net.ops.zeros(p.shape) for k, p in self._params()} if settings["average"] else {}
         for k, p in self._params() if self.mean else ():
@@ -241,14 +248,17 @@ class _Run:
         finally:
             self.net.params = params
 
-    def step(self, images, labels, batch, augment, optimizer):
-        ops, moves = self.net.ops, augment.draw(self.rng, len(batch))
-        batch = ops.put(batch)
-        x, labels = ops.from_images(images, batch, moves), ops.take(labels, batch)
-        unread = self.done - self.history.steps
+    def step(self, images, labels, augment, optimizer):
+        ops, unread = self.net.ops, self.done - self.history.steps
         loss = self.losses[unread : unread + 1]
-        _, grads = fused.loss_and_grads(self.net, x, labels, self.work, self.rng, loss, products=True)
         self.done += 1
+        batches, moves, dropout = (
+            streams.rng(self.settings["seed"], purpose, self.done) for purpose in ("batches", "augment", "dropout")
+        )
+        batch = batches.choice(len(images), self.settings["batch_size"], replace=False)
+        moves, batch = augment.draw(moves, len(batch)), ops.put(batch)
+        x, labels = ops.from_images(images, batch, moves), ops.take(labels, batch)
+        _, grads = fused.loss_and_grads(self.net, x, labels, self.work, dropout, loss, products=True)
         optim.step(ops, optimizer, self.net.params, grads, self.state, self.done)
         if self.mean and self.done % AVERAGE_EVERY == 0:  # a plain mean at first, then one that forgets
             rate = AVERAGE_EVERY / min(self.done, self.settings["average"])
@@ -275,28 +285,38 @@ class _Run:
                 if not np.isfinite(self.net.ops.to_numpy(a)).all():
                     raise self._diverged(f"{layer}/{k} is no longer finite after step {self.history.steps}")
         tensors = {"optimizer/" + k: self.net.ops.to_numpy(a) for k, a in self.state.items()}
-        tensors |= {"average/" + k: self.net.ops.to_numpy(a) for k, a in self.mean.items()}
+        tensors |= {"raw/" + k: self.net.ops.to_numpy(p) for k, p, _ in self.means()}
         tensors |= {"history/" + k: np.array(v, np.float64) for k, v in self.history.to_dict().items()}
-        training = {"settings": self.settings, "rng": self.rng.bit_generator.state}
-        checkpoints.save_network(self.net, self.path, tensors, training)
+        with self.averaged():
+            checkpoints.save_network(self.net, self.path, tensors, {"settings": self.settings})
 
-    def restore(self):
+    def restore(self, steps):
         header, tensors = checkpoints.read(self.path)
         training = header.get("training")
         if training is None:
             raise InputError(f"{self.path}: holds weights, but no state of training to resume; choose another file")
+        for k, value in self.settings["checksums"].items():
+            if training["settings"]["checksums"][k] != value:
+                raise InputError(
+                    f"{self.path}: was trained on other {k}; give the same, or start anew without resuming"
+                )
         for k, value in self.settings.items():
             if training["settings"].get(k) != value:
                 raise InputError(
                     f"{self.path}: was trained with {k}={training['settings'].get(k)}, now {value} is asked for; "
                     "use the same settings, or start anew without resuming"
                 )
+        if steps < len(tensors["history/losses"]):
+            raise InputError(
+                f"{self.path}: has {len(tensors['history/losses'])} steps already, more than the {steps} asked for; "
+                "ask for as many or more, or start anew without resuming"
+            )
         checkpoints.set_params(self.net, tensors, self.path)
         for k, a in self.state.items():
             a[...] = self.net.ops.asarray(tensors["optimizer/" + k])
-        for k, a in self.mean.items():
-            a[...] = self.net.ops.asarray(tensors["average/" + k])
-        self.rng.bit_generator.state = training["rng"]
+        for k, p, mean in self.means():
+            mean[...] = p
+            p[...] = self.net.ops.asarray(tensors["raw/" + k])
         history = {k: tensors["history/" + k].tolist() for k in self.history.to_dict()}
         history["eval_steps"] = [int(v) for v in history["eval_steps"]]
         self.history = History(**history)
@@ -333,11 +353,19 @@ class _InterruptFlag:
             signal.signal(signal.SIGINT, self.previous)
 
 
+def _crc32(a, rows=256):
+    """A checksum of all of an array that may be mapped: some rows in memory at a time."""
+    crc = 0
+    for i in range(0, len(a), rows):
+        crc = zlib.crc32(np.ascontiguousarray(a[i : i + rows]), crc)
+    return crc
+
+
 def _check_training_data(net, images, labels, classes, what, what_labels):
     """Return the labels as int64; images must be uint8 of the network's shape (not read here: they may be mapped)."""
     check_images(images[:0], net.input_shape, what)
     if images.dtype != np.uint8:
-        raise InputError(f"{what}: expected dtype uint8 (N, H, W, C) in [0, 255], got {images.dtype}")
+        raise InputError(f"{what}: expected dtype uint8 (N, H, W, C), got {images.dtype}; {PIXELS}")
     if len(images) == 0:
         raise InputError(f"{what}: there are none")
     return check_labels(labels, len(images), classes, what_labels)

@@ -11,7 +11,7 @@ import numpy as np
 from tinycnn import layers
 from tinycnn.errors import InputError
 
-from .check import batches, images_for, map_layer, units_of
+from .check import features, images_for, map_layer, outputs, units_of
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,8 @@ class TopImages:
     Attributes
     ----------
     layer : str
-    maps : int array (M,)
+    units : int array (M,)
+        The maps.
     indices : int array (M, k)
         Images, strongest first; of equals the lower index first.
     values : array (M, k)
@@ -35,7 +36,7 @@ class TopImages:
     """
 
     layer: str
-    maps: np.ndarray
+    units: np.ndarray
     indices: np.ndarray
     values: np.ndarray
     positions: np.ndarray
@@ -47,7 +48,7 @@ def maps(net, x, layer):
 
     Raises InputError for an unknown layer or one without maps, and for unfit images.
     """
-    return net.features(images_for(net, x), map_layer(net, layer))
+    return features(net, images_for(net, x), map_layer(net, layer))
 
 
 def filters(net, layer="conv1"):
@@ -62,7 +63,7 @@ def filters(net, layer="conv1"):
     return net.ops.to_numpy(net.params[layer]["w"]).transpose(3, 0, 1, 2).copy()
 
 
-def top_images(net, images, layer, k=9, maps=None):
+def top_images(net, images, layer, k=9, units=None):
     """Find the `k` images that excite each map of `layer` most, and where in the image.
 
     Parameters
@@ -74,8 +75,8 @@ def top_images(net, images, layer, k=9, maps=None):
         A layer with maps.
     k : int
         At most N.
-    maps : int or ints (M,), optional
-        Default: all maps of the layer.
+    units : int or ints (M,), optional
+        Maps of the layer; default: all.
 
     Returns
     -------
@@ -84,21 +85,21 @@ def top_images(net, images, layer, k=9, maps=None):
     Raises
     ------
     InputError
-        Unknown layer or one without maps, maps out of range, unfit images, `k` not in 1 to N.
+        Unknown layer or one without maps, units out of range, unfit images, `k` not in 1 to N.
     """
     images = images_for(net, images, "images")
     H, W, C = net.shapes[map_layer(net, layer)]
-    maps = np.arange(C) if maps is None else units_of(net, layer, maps, "maps")
+    units = np.arange(C) if units is None else units_of(net, layer, units)
     if not (isinstance(k, (int, np.integer)) and 1 <= k <= len(images)):
         raise InputError(f"k: expected a whole number from 1 to {len(images)}, the number of images, got {k!r}")
-    values, indices, positions = np.empty((len(maps), 0)), *np.empty((2, len(maps), 0), np.int64)
-    for some, a in _maps_of_batches(net, images, layer):
-        a = a[..., maps].reshape(-1, H * W, len(maps))
+    values, indices, positions = np.empty((len(units), 0)), *np.empty((2, len(units), 0), np.int64)
+    for some, a in outputs(net, images, layer):
+        a = a[..., units].reshape(-1, H * W, len(units))
         # The kept ones come first and have lower indices, and the sort is stable: of equals the lower index
         # stays.
         values = np.concatenate([values, a.max(1).T], 1)
         positions = np.concatenate([positions, a.argmax(1).T], 1)
-        here = np.broadcast_to(np.arange(some.start, some.stop), (len(maps), len(a)))
+        here = np.broadcast_to(np.arange(some.start, some.stop), (len(units), len(a)))
         indices = np.concatenate([indices, here], 1)
         order = np.argsort(-values, 1, kind="stable")[:, :k]
         values, indices, positions = (np.take_along_axis(v, order, 1) for v in (values, indices, positions))
@@ -106,7 +107,7 @@ def top_images(net, images, layer, k=9, maps=None):
     size, stride, offset = net.receptive_field(layer)
     corner = np.asarray(offset) + np.asarray(stride) * positions
     boxes = np.concatenate([corner, corner + size], -1)
-    return TopImages(layer, maps, indices, values.astype(net.dtype), positions, boxes)
+    return TopImages(layer, units, indices, values.astype(net.dtype), positions, boxes)
 
 
 def crop(images, boxes):
@@ -157,15 +158,8 @@ def wins(net, images, layer):
     images = images_for(net, images, "images")
     H, W, C = net.shapes[map_layer(net, layer)]
     counts, total = np.zeros(C, np.int64), np.zeros(C)
-    for _, a in _maps_of_batches(net, images, layer):
+    for _, a in outputs(net, images, layer):
         sums = a.sum((1, 2), dtype=np.float64)  # (n, C)
         counts += np.bincount(sums.argmax(1)[sums.max(1) > 0], minlength=C)
         total += sums.sum(0)
     return counts, total / (len(images) * H * W)
-
-
-def _maps_of_batches(net, images, layer):
-    """Yield (slice, maps (n, H, W, C)) of batch after batch; the maps are valid until the next."""
-    work = net.workspace()
-    for some in batches(net, len(images), layer):
-        yield some, net.forward(images[some], upto=layer, work=work)[layer]

@@ -48,6 +48,31 @@ def units_per_image(net, layer, units, N, what):
     return np.broadcast_to(units, (N,)).copy()
 
 
+def places(net, layer, positions, N):
+    """Return `positions` as int64 (N, 2): one (row, column) of a map for all images, or one for each."""
+    (H, W, _), given = net.shapes[map_layer(net, layer)], np.asarray(positions)
+    if given.shape not in ((2,), (N, 2)) or given.dtype.kind not in "iu":
+        raise InputError(f"positions: expected (row, column), or {N} of them (one per image), got {positions!r}")
+    if (given < 0).any() or (given >= (H, W)).any():
+        raise InputError(f"positions: rows run from 0 to {H - 1} and columns from 0 to {W - 1} in layer {layer!r}")
+    return np.broadcast_to(given, (N, 2)).astype(np.int64)
+
+
+def outputs(net, images, layer):
+    """Yield (slice, output of `layer`) of batch after batch; the output is valid until the next."""
+    work = net.workspace()
+    for some in batches(net, len(images), layer):
+        yield some, net.forward(images[some], upto=layer, work=work)[layer]
+
+
+def features(net, images, layer):
+    """Return the output of `layer` for any number of images, (N, ...), computed in batches."""
+    found = np.empty((len(images), *net.shapes[layer]), net.dtype)
+    for some, y in outputs(net, images, layer):
+        found[some] = y
+    return found
+
+
 def batches(net, N, upto):
     """Yield slices of `N` images so small that a trace up to layer `upto` stays within bounds."""
     last = net.layer_names.index(upto)

@@ -10,14 +10,13 @@ import numpy as np
 from scipy import ndimage
 
 from tinycnn.errors import InputError, choose
+from tinycnn.rules import get_rule
 
 from .activations import strongest
-from .check import batches, images_for, map_layer, units_per_image
-
-UNPOOL = ("switches", "repeat", "center")
+from .check import batches, images_for, places, units_per_image
 
 
-def project(net, x, layer, maps="strongest", unpool="switches", rule="deconvnet", positions=None):
+def project(net, x, layer, units="strongest", unpool=None, rule="deconvnet", positions=None):
     """Project the activation of one map (or dense unit) of each image back to the pixels.
 
     Parameters
@@ -26,53 +25,53 @@ def project(net, x, layer, maps="strongest", unpool="switches", rule="deconvnet"
     x : array (N, H, W, C)
         Any number of images; they are taken in batches.
     layer : str
-    maps : "strongest", int or int array (N,)
+    units : "strongest", int or int array (N,)
         Which map is kept: the one with the largest sum of activations in that image (in a dense layer the
         unit with the largest activation), one for all images, or one for each.
-    unpool : {"switches", "repeat", "center"}
+    unpool : {"switches", "repeat", "center"}, optional
         Each pooled value goes back to its maximum's place, over its whole block (the study's way), or to
-        the centre.
-    rule : {"deconvnet", "guided", "gradient"}
-    positions : int array (N, 2), optional
-        For each image the row and column of the one unit of its map that is kept, as Zeiler and Fergus do;
-        default: the whole map.
+        the centre; default: the rule's own way, which is by switches for those of the table.
+    rule : str or Rule
+        "deconvnet", "guided", "gradient" or another of `tinycnn.rules`.
+    positions : (row, column) or int array (N, 2), optional
+        The one unit of its map that is kept, in all images or in each, as Zeiler and Fergus do; default: the whole
+        map.
 
     Returns
     -------
     projection : array (N, H, W, C)
         Signed, in no unit: scale it to show it.
-    maps : int array (N,)
+    units : int array (N,)
         Which map was projected.
 
     Raises
     ------
     InputError
-        Unknown layer, rule or unpooling, maps or positions that the layer does not have, unfit images.
+        Unknown layer, rule or unpooling, units or positions that the layer does not have, unfit images.
     """
     images = images_for(net, x)
     net.check_layer(layer)
-    choose(rule, ("deconvnet", "guided", "gradient"), "rule")
-    choose(unpool, UNPOOL, "unpool")
-    if isinstance(maps, str):
-        choose(maps, ("strongest",), "maps")
+    rule = get_rule(rule, unpool)
+    if isinstance(units, str):
+        choose(units, ("strongest",), "units")
         chosen = np.empty(len(images), np.int64)
     else:
-        chosen = units_per_image(net, layer, maps, len(images), "maps")
+        chosen = units_per_image(net, layer, units, len(images), "units")
     if positions is not None:
-        positions = _positions(net, layer, positions, len(images))
+        positions = places(net, layer, positions, len(images))
     projection = np.empty(images.shape, net.dtype)
-    work = net.workspace() if unpool == "switches" else None  # the fast path knows only them
+    work = net.workspace()
     for some in batches(net, len(images), layer):
         trace = net.forward(images[some], upto=layer, work=work)
         a = trace[layer]
-        if isinstance(maps, str):
+        if isinstance(units, str):
             chosen[some] = strongest(a) if a.ndim == 4 else a.argmax(1)
         one = np.arange(len(a)), ..., chosen[some]  # one map of each image
         if positions is not None:
             one = np.arange(len(a)), *positions[some].T, chosen[some]
-        seed = np.zeros_like(a)
-        seed[one] = a[one]
-        projection[some] = net.backward(trace, seed, at=layer, rule=rule, unpool=unpool)
+        dy = np.zeros_like(a)
+        dy[one] = a[one]
+        projection[some] = net.backward(trace, dy, at=layer, rule=rule)
     return projection, chosen
 
 
@@ -107,13 +106,3 @@ def edge_correlation(projection, images):
     a, b = ((v - v.mean((1, 2), keepdims=True)).reshape(len(v), -1) for v in (drawn, there))
     size = np.sqrt((a * a).sum(1) * (b * b).sum(1))
     return (a * b).sum(1) / np.where(size > 0, size, np.inf)
-
-
-def _positions(net, layer, positions, N):
-    """Return `positions` as integers (N, 2), or raise InputError."""
-    positions, (H, W, _) = np.asarray(positions), net.shapes[map_layer(net, layer)]
-    if positions.shape != (N, 2) or positions.dtype.kind not in "iu":
-        raise InputError(f"positions: expected integers of shape {(N, 2)}, got {positions.dtype} {positions.shape}")
-    if (positions < 0).any() or (positions >= (H, W)).any():
-        raise InputError(f"positions: rows run from 0 to {H - 1} and columns from 0 to {W - 1} in layer {layer!r}")
-    return positions

@@ -9,11 +9,9 @@ Springenberg et al. 2014 (arXiv:1412.6806), ``rule="deconvnet"`` a deconvnet see
 
 import numpy as np
 
-from tinycnn.errors import choose
+from tinycnn.rules import get_rule
 
 from .check import batches, images_for, map_layer, units_per_image
-
-RULES = ("gradient", "deconvnet", "guided")
 
 
 def gradient(net, x, target, rule="gradient"):
@@ -25,7 +23,8 @@ def gradient(net, x, target, rule="gradient"):
     x : array (N, H, W, C)
     target : int or int array (N,)
         The class, one for all images or one for each.
-    rule : {"gradient", "deconvnet", "guided"}
+    rule : str or Rule
+        "gradient", "deconvnet", "guided" or another of `tinycnn.rules`.
 
     Raises
     ------
@@ -33,16 +32,16 @@ def gradient(net, x, target, rule="gradient"):
         A class that the network does not have, an unknown rule, unfit images.
     """
     images = images_for(net, x)
-    choose(rule, RULES, "rule")
+    rule = get_rule(rule)
     last = net.layer_names[-1]
     target = units_per_image(net, last, target, len(images), "target")
     dx = np.empty(images.shape, net.dtype)
     work = net.workspace()
     for some in batches(net, len(images), last):
         trace = net.forward(images[some], work=work)
-        seed = np.zeros((len(trace), *net.shapes[last]), net.dtype)
-        seed[np.arange(len(trace)), target[some]] = 1
-        dx[some] = net.backward(trace, seed, rule=rule)
+        dy = np.zeros((len(trace), *net.shapes[last]), net.dtype)
+        dy[np.arange(len(trace)), target[some]] = 1
+        dx[some] = net.backward(trace, dy, rule=rule)
     return dx
 
 
@@ -56,7 +55,8 @@ def saliency(net, x, target=None, rule="gradient"):
         Any number of images; they are taken in batches.
     target : int, int array (N,) or None
         One class for all images, one for each, or (the study's way) the maximum over all classes.
-    rule : {"gradient", "deconvnet", "guided"}
+    rule : str or Rule
+        "gradient", "deconvnet", "guided" or another of `tinycnn.rules`.
 
     Raises
     ------
@@ -66,7 +66,7 @@ def saliency(net, x, target=None, rule="gradient"):
     if target is not None:
         return np.abs(gradient(net, x, target, rule)).max(-1)
     images = images_for(net, x)
-    choose(rule, RULES, "rule")
+    rule = get_rule(rule)
     last = net.layer_names[-1]
     return _largest(net, images, last, rule)
 
@@ -84,7 +84,8 @@ def layer_backprop(net, x, layer, rule="gradient"):
         Any number of images; they are taken in batches.
     layer : str
         A layer with maps; the study takes pool2 and relu2.
-    rule : {"gradient", "deconvnet", "guided"}
+    rule : str or Rule
+        "gradient", "deconvnet", "guided" or another of `tinycnn.rules`.
 
     Raises
     ------
@@ -93,7 +94,7 @@ def layer_backprop(net, x, layer, rule="gradient"):
     """
     images = images_for(net, x)
     map_layer(net, layer)
-    choose(rule, RULES, "rule")
+    rule = get_rule(rule)
     return _largest(net, images, layer, rule)
 
 

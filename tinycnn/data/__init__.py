@@ -1,5 +1,5 @@
-"""Images and labels: the official files of MNIST, CIFAR-10 and STL-10, folders in STL-10's layout, embedded
-sets.
+"""Images and labels: the official files of MNIST, CIFAR-10 and STL-10, folders in STL-10's layout or of
+pictures, embedded sets.
 
 Every set comes as uint8 images (N, H, W, C) and int64 labels (N,). ``digits`` and ``shapes`` need no files
 and no network; ``shapes`` also knows which pixels are the object.
@@ -8,10 +8,12 @@ and no network; ``shapes`` also knows which pixels are the object.
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinycnn.data import cifar10, demo, mnist, stl10
+from tinycnn.data import cifar10, demo, mnist, pictures, stl10
 from tinycnn.errors import InputError, choose
 
-__all__ = ["NAMES", "SPLITS", "DatasetInfo", "folder_info", "info", "load", "load_folder", "masks"]
+__all__ = [
+    "NAMES", "SPLITS", "DatasetInfo", "folder_info", "images", "images_info", "info", "load", "load_folder", "masks",
+]  # fmt: skip
 
 NAMES = ("digits", "shapes", "mnist", "cifar10", "stl10")
 SPLITS = ("train", "test")
@@ -236,6 +238,60 @@ def folder_info(path):
     named = path.resolve()
     name = named.parent.name if named.name == stl10.FOLDER else named.name
     return DatasetInfo(name, name, classes, stl10.SHAPE, "stl10", f"the folder {path}", "not known", False)
+
+
+def images(folder, shape=(96, 96, 3), split="train"):
+    """Load pictures of any sizes and formats from a folder of folders, one a class.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Its folders are the classes, in the order of their names, and hold pictures that Pillow opens. Files
+        beside the classes, and hidden ones, are passed over.
+    shape : tuple (H, W, C)
+        Of one image, C being 1 or 3: each picture is turned as its EXIF orientation says, laid on white where
+        transparent, resized until it covers H x W, and cropped at its centre.
+    split : "train" or "test"
+        A fifth of each class, rounded down, is the test part: chosen by a hash of the files' names, so that it
+        is the same everywhere.
+
+    Returns
+    -------
+    images : numpy.ndarray (N, H, W, C)
+        uint8; class by class, by the files' names.
+    labels : numpy.ndarray (N,)
+        int64, from 0.
+
+    Raises
+    ------
+    InputError
+        No folder, no class or a class without pictures; a file that is no picture, or one too large to decode
+        safely; no picture at all in this part; an unknown split or an impossible shape.
+    """
+    choose(split, SPLITS, "split")
+    return pictures.read(Path(folder).expanduser(), shape, split)
+
+
+def images_info(folder, shape=(96, 96, 3)):
+    """Describe a folder of pictures, as `images` reads it; its name is the folder's.
+
+    Returns
+    -------
+    DatasetInfo
+
+    Raises
+    ------
+    InputError
+        No folder or no class in it; a shape that no network of the study takes.
+    """
+    folder, shape = Path(folder).expanduser(), tuple(shape)
+    names = pictures.classes(folder)
+    fits = {found.shape: found.model for found in _INFO.values()}
+    name, made = folder.resolve().name, f"resized and cropped to {shape[0]}x{shape[1]}"
+    model = fits[choose(shape, fits, "shape of images")]
+    return DatasetInfo(
+        name, f"{name}, {made}", names, shape, model, f"pictures of {folder}, {made}", "not known", False
+    )
 
 
 def _size(name, size):

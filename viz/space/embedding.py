@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from tinycnn.errors import InputError, check_labels, choose
 
-from ..check import images_for
+from .. import check
 
 
 def features(net, images, layer):
@@ -22,8 +22,8 @@ def features(net, images, layer):
     The study takes the last hidden layer after its ReLU: relu4, relu3 for MNIST. Raises InputError for an
     unknown layer or unfit images.
     """
-    images = images_for(net, images, "images")
-    return net.features(images, net.check_layer(layer)).reshape(len(images), -1)
+    images = check.images_for(net, images, "images")
+    return check.features(net, images, net.check_layer(layer)).reshape(len(images), -1)
 
 
 def tsne(features, seed=0, perplexity=30):

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from tinycnn import data
+from tinycnn import data, streams
 from tinycnn.layers import Conv2D, ReLU
 
 from .recipes import Recipe
@@ -102,7 +102,7 @@ class Study:
 
     def rng(self, stage):
         """Return the generator of a stage."""
-        return np.random.default_rng([self.seed, *stage.encode()])
+        return streams.rng(self.seed, stage)
 
     def examples(self):
         """Return the indices of `SHOWN` validation images: the first of each of as many classes."""

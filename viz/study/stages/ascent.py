@@ -284,11 +284,11 @@ def _hidden(s, layer, relu):
 
 def _strongest(s, layer, relu):
     """The units that answer most to a validation image, the part of it that they see, and that of a map's centre."""
-    from viz import activations
+    from viz import activations, embedding
 
     images, shape = s.val_images[:SEARCHED], s.net.shapes[layer]
     if len(shape) == 1:
-        answers = s.net.features(images, relu)
+        answers = embedding.features(s.net, images, relu)
         units = _choose(answers.max(0), answers.argmax(0))
         return units, images[answers.argmax(0)[units]], None
     top = activations.top_images(s.net, images, relu, k=1)

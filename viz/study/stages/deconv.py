@@ -202,12 +202,12 @@ def _patches(s, conv, relu, images, ranked):
     tiles, captions = [], []
     for i in alive:
         x, boxes = images[top.indices[i]], top.boxes[i]
-        back, _ = deconvnet.project(s.net, x, relu, top.maps[i], positions=top.positions[i])
+        back, _ = deconvnet.project(s.net, x, relu, top.units[i], positions=top.positions[i])
         back, x = activations.crop(back, boxes), activations.crop(x, boxes)
         tiles += [_nine(figures.signed(back)), _nine(figures.photo(x))]
-        captions += [f"map {top.maps[i]}", ""]
+        captions += [f"map {top.units[i]}", ""]
     size, title = top.boxes[0, 0, 2] - top.boxes[0, 0, 0], f"What excites maps of {conv} most"
-    numbers = ", ".join(map(str, top.maps[alive]))
+    numbers = ", ".join(map(str, top.units[alive]))
     return [
         Picture(
             f"{conv}-patches",
