@@ -10,12 +10,12 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
-from test_report import RUN, section
+from test_report import section
 
 import run_all
 from viz.report import page as report
 from viz.report import results
-from viz.study.stages import space
+from viz.study.stages import tsne
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright: pip install -e '.[browser]'")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -41,7 +41,7 @@ def path(tmp_path_factory):
     out = tmp_path_factory.mktemp("browser")
     stages = ["maximal_activation_maps", "saliency", "tsne", "neighbors"]
     with pytest.MonkeyPatch.context() as m:
-        m.setattr(space, "POINTS", 60)
+        m.setattr(tsne, "POINTS", 60)
         assert run_all.main(["--steps", "4", "--out", str(out), "--only", *stages]) == 0
     return out / "report.html"
 
@@ -244,7 +244,7 @@ def test_names_that_look_like_markup_stay_names(visit, tmp_path):
         "comparison": results.Comparison(names, {HOSTILE: images, "other": 255 - images}),
     }
     made = section(tmp_path, HOSTILE, title=HOSTILE, **more)
-    report.write(tmp_path / "report.html", [made], RUN)
+    report.write(tmp_path / "report.html", [made])
     page = visit(tmp_path / "report.html")
     assert page.evaluate("window.broken === undefined") and page.locator("main b").count() == 0
     page.locator(".plot").focus()

@@ -3,6 +3,7 @@
 import builtins
 import json
 import sys
+from dataclasses import replace
 
 import hosted
 import numpy as np
@@ -14,9 +15,8 @@ import tinycnn
 from tinycnn import InputError, Network, fused, get_ops, models, optim, train
 from tinycnn.gradcheck import relative_error
 from tinycnn.layers import Conv2D, Dense, Dropout, Flatten, MaxPool2D, ReLU
-from viz import study
-from viz.study import ways as ablation
-from viz.study.stages import space
+from viz.study import sets, ways
+from viz.study.stages import tsne
 
 pytestmark = hosted.GPU
 emulated = pytest.mark.skipif(hosted.DEVICE != "emulated", reason="counts what the emulator sees")
@@ -133,15 +133,15 @@ def test_checkpoints_go_from_one_backend_to_the_other(tmp_path):
 @pytest.mark.slow
 @emulated
 def test_the_main_job_runs(tmp_path, capsys, monkeypatch):
-    load = study.load
+    load = sets.built_in
 
     def few(*args):
-        info, *arrays, masks = load(*args)
-        return info, *(a[:80] for a in arrays), masks
+        found = load(*args)
+        return replace(found, **{k: getattr(found, k)[:80] for k in ("images", "labels", "val_images", "val_labels")})
 
-    monkeypatch.setattr(study, "load", few)
-    monkeypatch.setattr(space, "POINTS", 40)
-    monkeypatch.setattr(ablation, "LEAST", 2)
+    monkeypatch.setattr(sets, "built_in", few)
+    monkeypatch.setattr(tsne, "POINTS", 40)
+    monkeypatch.setattr(ways, "LEAST", 2)
     argv = ["--steps", "3", "--backend", "gpu", "--out", str(tmp_path)]
     assert run_all.main(argv) == 0, capsys.readouterr().err
     metrics = json.loads(next(tmp_path.glob("*/metrics.json")).read_text())

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-README = (Path(__file__).resolve().parent.parent / "README.md").read_text()
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
 
 
 def test_the_readmes_example_runs(tmp_path, monkeypatch):
@@ -20,10 +21,17 @@ def test_the_readmes_example_runs(tmp_path, monkeypatch):
     assert Path("net.safetensors").exists() and np.abs(names["dx"]).max() > 0
 
 
-def test_files_the_readme_names_exist():
-    root = Path(__file__).resolve().parent.parent
-    map_of_files = README.split("## Map of the files")[1].split("\n## ")[0]
-    named = re.findall(r"`([\w./]+\.py|[\w.]+/(?:\w+/)*)`", map_of_files)
-    assert len(named) > 15
-    for name in named:
-        assert list(root.glob(name)) or list(root.glob(f"*/**/{name}")), name
+def test_the_drawing_of_the_house_is_the_folders():
+    drawing = README.split("## The house")[1].split("```")[1]
+    drawn, stack = set(), []
+    for line in filter(str.strip, drawing.split("\n")):
+        depth = (len(line) - len(line.lstrip())) // 2
+        names = re.findall(r"^\s*((?:[\w.]+/?(?: |$))+)", line)[0].split()
+        stack = [*stack[:depth], names[0]]
+        for name in names:
+            path = ROOT.joinpath(*stack[:depth], name)
+            assert path.exists(), path
+            drawn |= {path} if path.is_dir() else set()
+    folders = {p.parent for top in ("tinycnn", "viz", "tests", "benchmarks") for p in (ROOT / top).rglob("*.py")}
+    folders |= {ROOT / "docs", ROOT / "viz" / "report" / "templates"}
+    assert drawn == folders

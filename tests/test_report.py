@@ -15,6 +15,7 @@ from tinycnn import data
 from viz import figures
 from viz.report import page as report
 from viz.report import results
+from viz.report import text as text_
 
 
 class Page(HTMLParser):
@@ -36,32 +37,38 @@ class Page(HTMLParser):
 
 
 RUN = {
-    "command": "python run_all.py --out 'a <b>'", "seed": 7, "backend": "cpu", "date": "2026-01-01 12:00",
-    "seconds": 75.0, "machine": "x86_64, 2 CPU cores", "timed": ["training", "saliency"],
+    "command": "python run_all.py --out 'a <b>'", "date": "2026-01-01T12:00:00", "machine": "Linux, 2 CPU cores",
+    "backend": "cpu", "network": "Network(conv1 <relu>)", "seconds": {"training": 73.5, "saliency": 1.5},
+    "version": "0.2.0", "commit": "0123abc", "packages": {"numpy": "2.0.1", "numba": "0.6.5"},
+    "settings": {"recipe": "study: Adam", "protocol": "the set's own split"},
 }  # fmt: skip
 
 
-def section(folder, caption="A caption & more.", metrics=None, title="A <title>", tile=None, **more):
+def section(folder, caption="A caption & more.", facts=None, title="A <title>", tile=None, info=None, **more):
     tile = np.zeros((1, 8, 8, 3), np.uint8) if tile is None else tile
-    picture = results.Picture("one", title, caption, "An alt text.", figures.sheet(tile, 1, "Title"), **more)
-    metrics = {"number": 0.123456} if metrics is None else metrics
-    kept = results.keep(folder, [picture], metrics, time.perf_counter() - 1.5, "key")
-    facts = {
-        "network": "Network(conv1 <relu>)", "steps": 1234, "train_images": 1000, "validation_images": 10,
-        "train_accuracy": 0.5, "validation_accuracy": 0.25,
+    picture = results.Picture("one", title, figures.sheet(tile, 1, "Title"), **more)
+    facts = {"number": 0.123456} if facts is None else facts
+    kept = results.keep(folder, [picture], facts, time.perf_counter() - 1.5, "key", "code")
+    words = {"one": results.Words(caption, "How it was made.", "An alt text.")}
+    chapter = report.Chapter("saliency", "Saliency", "What counts.", folder, kept, words)
+    metrics = {
+        "seed": 7, "steps": 1234, "train_images": 1000, "validation_images": 10, "train_accuracy": 0.5,
+        "validation_accuracy": 0.25, "stages": {"saliency": kept.facts},
     }  # fmt: skip
-    stage = {"name": "saliency", "about": "What counts.", "folder": folder, "result": kept}
-    times = {"training": 3.0, "saliency": 1.5}
-    return {"info": data.info("digits"), "facts": facts, "stages": [stage], "times": times, "seconds": 2.0}
+    return report.Section("digits", info or data.info("digits"), RUN, metrics, (chapter,))
+
+
+def kept_in(made):
+    return made.chapters[0].result
 
 
 @pytest.fixture
 def page(tmp_path):
-    return Page(report.render([section(tmp_path)], RUN))
+    return Page(report.render([section(tmp_path)]))
 
 
 def test_the_page_loads_nothing_from_elsewhere(tmp_path):
-    text = report.render([section(tmp_path)], RUN)
+    text = report.render([section(tmp_path)])
     loads = re.findall(r"""(?:src|srcset|data|poster|action)\s*=\s*["']([^"']*)""", text)
     assert loads and all(u.startswith("data:") for u in loads)
     assert all(a["href"].startswith(("#", "data:")) for tag, a in Page(text).tags if "href" in a)
@@ -69,7 +76,7 @@ def test_the_page_loads_nothing_from_elsewhere(tmp_path):
 
 
 def test_figures_are_inlined_byte_for_byte(tmp_path):
-    page = Page(report.render([section(tmp_path)], RUN))
+    page = Page(report.render([section(tmp_path)]))
     image = next(a for a in page.all("img") if "src" in a)
     png = base64.b64decode(image["src"].split(",", 1)[1])
     assert png == (tmp_path / "one.png").read_bytes()
@@ -79,16 +86,12 @@ def test_figures_are_inlined_byte_for_byte(tmp_path):
 
 def test_large_photographs_go_in_smaller_and_look_the_same(tmp_path, monkeypatch):
     monkeypatch.setattr(report, "LARGEST_PNG", 100)
-    image = next(a for a in Page(report.render([section(tmp_path, tile=photos(1, 240))], RUN)).all("img") if "src" in a)
+    image = next(a for a in Page(report.render([section(tmp_path, tile=photos(1, 240))])).all("img") if "src" in a)
     kind, raw = image["src"].split(";base64,")
     raw = base64.b64decode(raw)
     assert kind == "data:image/webp" and len(raw) < (tmp_path / "one.png").stat().st_size / 2
     shown, there = (np.asarray(Image.open(f).convert("L"), int) for f in (io.BytesIO(raw), tmp_path / "one.png"))
     assert np.abs(shown - there).mean() < 2
-
-
-def test_names_of_folders_become_ids_without_spaces():
-    assert report.slug("My pets & <co>") == "My-pets-co-"
 
 
 def test_texts_are_escaped_and_stay_readable(page):
@@ -113,8 +116,12 @@ def test_the_page_can_be_used_with_a_keyboard_and_read_on_a_phone(page):
 
 def test_command_seed_versions_and_times_are_told(page):
     assert "seed 7" in page.text and "1 min 15 s" in page.text
-    for name, version in report.versions().items():
+    assert "commit 0123abc" in page.text and "Linux, 2 CPU cores" in page.text
+    for name, version in RUN["packages"].items():
         assert name in page.text and version in page.text
+
+
+INTERVAL = {"mean": 1, "low": 0, "high": 2}
 
 
 @pytest.mark.parametrize(
@@ -123,6 +130,8 @@ def test_command_seed_versions_and_times_are_told(page):
         ({}, []),
         ({"a": 1, "b": 2.5}, [("", ["value"], [("a", [1]), ("b", [2.5])])]),
         ({"t": {"x": 1}}, [("t", ["value"], [("x", [1])])]),
+        ({"n": None, "i": {"mean": 1, "low": 0, "high": 2}}, [("", ["value"], [("n", [None]), ("i", [INTERVAL])])]),
+        ({"t": {"n": 1, "r": {"x": 1}}}, [("t", ["value"], [("n", [1])]), ("t, r", ["value"], [("x", [1])])]),
         ({"t": {"r": {"x": 1, "y": 2}, "s": {"y": 3}}}, [("t", ["x", "y"], [("r", [1, 2]), ("s", ["", 3])])]),
         ({"p": {"x": 1}, "q": {"x": 2}}, [("", ["x"], [("p", [1]), ("q", [2])])]),
     ],
@@ -133,24 +142,33 @@ def test_no_number_is_lost_between_metrics_and_tables(metrics, tables):
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(3, "3"), (13000, "13,000"), (0.12346, "0.1235"), (12345.6, "12,346"), ([1, 2], "1, 2"), ("", ""), (True, "True")],
+    [
+        (None, "–"),
+        (INTERVAL, "1 (0 to 2)"),
+        (3, "3"),
+        (13000, "13,000"),
+        (0.12346, "0.1235"),
+        (12345.6, "12,346"),
+        ([1, 2], "1, 2"),
+        ("", ""),
+        (True, "True"),
+    ],
 )
 def test_numbers_read_as_a_person_writes_them(value, text):
-    assert report.number(value) == text
+    assert text_.number(value) == text
 
 
-def test_results_come_back_from_disk_only_if_they_are_whole_and_of_the_same_making(tmp_path):
-    kept = section(tmp_path, metrics={"b": np.float32(0.1), "a": np.arange(3)})["stages"][0]["result"]
-    assert results.find(tmp_path, "key") == kept
-    assert kept.metrics == {"a": [0, 1, 2], "b": float(np.float32(0.1))}
-    assert results.find(tmp_path, "another key") is None
+def test_results_come_back_from_disk_only_if_they_are_whole(tmp_path):
+    kept = kept_in(section(tmp_path, facts={"b": np.float32(0.1), "a": np.arange(3)}))
+    assert results.find(tmp_path) == kept
+    assert kept.facts == {"a": [0, 1, 2], "b": float(np.float32(0.1))}
     png = tmp_path / "one.png"
     png.write_bytes(png.read_bytes()[:-1])
-    assert results.find(tmp_path, "key") is None
+    assert results.find(tmp_path) is None
     section(tmp_path)
     (tmp_path / "result.json").write_text("{")
-    assert results.find(tmp_path, "key") is None
-    assert results.find(tmp_path / "nowhere", "key") is None
+    assert results.find(tmp_path) is None
+    assert results.find(tmp_path / "nowhere") is None
 
 
 def test_pictures_of_an_earlier_run_do_not_stay_behind(tmp_path):
@@ -205,19 +223,19 @@ def test_places_of_a_scatter_are_where_its_marks_are_drawn():
 def test_data_of_a_picture_are_kept_whole_and_the_same_twice(tmp_path):
     images = photos(3, 32)
     more = {"points": results.Points(np.full((3, 2), 0.5), list("aba"), images), "group": "g", "tab": "t"}
-    kept = section(tmp_path, **more)["stages"][0]["result"]
+    kept = kept_in(section(tmp_path, **more))
     first = (tmp_path / "one.data.json").read_bytes()
-    assert results.find(tmp_path, "key") == kept and kept.pictures[0].tab == "t"
+    assert results.find(tmp_path) == kept and kept.pictures[0].tab == "t"
     section(tmp_path, **more)
     assert (tmp_path / "one.data.json").read_bytes() == first
     (tmp_path / "one.data.json").write_bytes(first[:-1])
-    assert results.find(tmp_path, "key") is None
+    assert results.find(tmp_path) is None
     section(tmp_path)
     assert not list(tmp_path.glob("*.data.json"))
 
 
 def test_pictures_of_a_group_that_follow_one_another_come_together():
-    pictures = [results.Picture(n, n, "", "", None, g) for n, g in zip("abcdef", ["", "", "x", "x", "", "x"])]
+    pictures = [results.Picture(n, n, None, group=g) for n, g in zip("abcdef", ["", "", "x", "x", "", "x"])]
     found = [(group, [p.name for p in some]) for group, some in report.groups(pictures)]
     assert found == [("", ["a"]), ("", ["b"]), ("x", ["c", "d"]), ("", ["e"]), ("x", ["f"])]
 
@@ -225,27 +243,23 @@ def test_pictures_of_a_group_that_follow_one_another_come_together():
 def test_the_summary_says_what_the_stages_found_and_a_dash_where_none_was_run(tmp_path):
     made = section(tmp_path)
     assert report.summary(made) == (None, None, None, None)
-    assert "50.0 %" in report.render([made], RUN) and report.percent(None) == "–"
+    assert "50.0 %" in report.render([made]) and text_.percent(None) == "–"
 
-    def stage(name, metrics):
-        return {"name": name, "result": results.Result((), metrics, 0.0, "")}
+    def summary(stages):
+        return report.summary(replace(made, metrics=made.metrics | {"stages": stages}))
 
-    near = {"pixels": {"validation images as queries": 0.4}, "features (relu4)": {"validation images as queries": 0.7}}
-    made["stages"] = [
-        stage("neighbors", {"share of the 7 nearest with the query's class": near}),
-        stage("maximization", {"ways": {"nothing": {"recognised": 2}, "ours": {"recognised": 9}}}),
-    ]
-    assert report.summary(made) == (0.4, 0.7, None, 9)
-    made["stages"] = [stage("tsne", {"all classes": {"10 nearest in the plane, accuracy": 0.8}})]
-    assert report.summary(made) == (None, None, 0.8, None)
+    near = {space: {"validation": {"mean": mean}} for space, mean in (("pixels", 0.4), ("features", 0.7))}
+    ways = {"nothing": {"recognised": 2}, "ours": {"recognised": 9}}
+    found = summary({"neighbors": {"share_of_the_7_nearest": near}, "maximization": {"ways": ways}})
+    assert found == (0.4, 0.7, None, 9)
+    assert summary({"tsne": {"all classes": {"accuracy_of_10_nearest": 0.8}}}) == (None, None, 0.8, None)
 
 
 def test_the_studys_numbers_stand_beside_the_sets_that_it_used_and_no_other(tmp_path):
     digits = section(tmp_path)
-    stl10, folder = digits | {"info": data.info("stl10")}, digits | {"info": replace(data.info("digits"), name="stl10")}
-    assert "roughly" not in report.render([digits], RUN)
-    assert "roughly" not in report.render([folder], RUN)
-    text = Page(report.render([stl10], RUN)).text
+    assert "roughly" not in report.render([digits])
+    stl10 = replace(digits, info=data.info("stl10"), reported=("roughly 93 %", 2001, "not credible"))
+    text = Page(report.render([stl10])).text
     assert text.count("roughly 93 %") == 3 and "2,001 steps" in text and "not credible" in text
 
 
@@ -256,6 +270,6 @@ def test_numbers_that_are_none_are_refused(tmp_path):
 
 def test_a_stage_takes_as_long_as_its_numbers_and_its_figures(tmp_path):
     began = time.perf_counter()
-    kept = section(tmp_path)["stages"][0]["result"]
+    kept = kept_in(section(tmp_path))
     assert 1.5 < kept.seconds <= 1.5 + time.perf_counter() - began
-    assert results.find(tmp_path, "key") == kept
+    assert results.find(tmp_path) == kept

@@ -4,27 +4,29 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import run_all
-from tinycnn import Network, data, models
+import tinycnn
+from tinycnn import Network, data, models, streams
 from tinycnn.data import demo
-from viz import activations, figures, study
-from viz.report import results
-from viz.study import estimate
-from viz.study import ways as ablation
+from viz import activations, figures
+from viz.study import estimate, fingerprint, judges, sets, table, ways, words
+from viz.study import run as study
 from viz.study.recipes import Recipe
-from viz.study.stages import backprop, space
+from viz.study.stages import tsne
 
 ROOT = Path(__file__).parents[1]
-STAGES = list(study.STAGES)
+STAGES = list(table.STAGES)
 
 
 def call(argv):
@@ -46,15 +48,15 @@ def done(tmp_path_factory):
     """The folder of a whole short run on digits: every stage, few steps."""
     out = tmp_path_factory.mktemp("run") / "out"
     with pytest.MonkeyPatch.context() as m:
-        m.setattr(ablation, "LEAST", 2)
-        m.setattr(space, "POINTS", 100)
+        m.setattr(ways, "LEAST", 2)
+        m.setattr(tsne, "POINTS", 100)
         assert call(["--steps", 12, "--seed", 3, "--out", out]) == 0
     return out
 
 
 def test_one_command_leaves_every_stage_its_pictures_numbers_and_weights(done):
     metrics = json.loads((done / "digits" / "metrics.json").read_text())
-    assert list(metrics["stages"]) == sorted(STAGES) and metrics["steps"] == 12 and metrics["seed"] == 3
+    assert list(metrics["stages"]) == STAGES and metrics["steps"] == 12 and metrics["seed"] == 3
     for stage in STAGES:
         assert list((done / "digits" / stage).glob("*.png")) and metrics["stages"][stage]
     assert (done / "digits" / "weights.safetensors").stat().st_size > 3136 * 1024 * 4
@@ -68,10 +70,34 @@ def test_every_figure_is_in_the_report_with_caption_and_alt_text(done):
     assert len(behind) == 4 and len(files) >= 15
     assert len(re.findall("data:image/(png|webp);base64,", page)) == len(files) + len(behind)
     assert len(page) < 10e6
-    for found in (done / "digits").glob("*/result.json"):
-        for picture in json.loads(found.read_text())["pictures"]:
-            assert len(picture["caption"]) > 150 and len(picture["alt"]) > 20 and picture["title"]
-            assert "seed 3" in picture["caption"]
+    section = study.read_section(done / "digits")
+    assert [chapter.name for chapter in section.chapters] == STAGES
+    for chapter in section.chapters:
+        for picture in chapter.result.pictures:
+            said = chapter.words[picture.name]
+            assert len(said.caption) > 80 and len(said.alt) > 20 and said.details and picture.title
+            assert said.caption in Text(page).read and said.details in Text(page).read
+
+
+def test_captions_are_short_and_say_no_thing_twice(done):
+    """Outside of the details: two sentences each; the network stands once in the section, not in every caption."""
+    said = [w for chapter in study.read_section(done / "digits").chapters for w in chapter.words.values()]
+    assert sum(len(w.caption.split()) for w in said) < 1600
+    assert max(len(w.caption.split()) for w in said) < 100
+    assert not any("seed 3" in w.caption or "Network:" in w.caption for w in said)
+
+
+class Text(HTMLParser):
+    """The text of a page, white space made one blank."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.parts = []
+        self.feed(page)
+        self.read = " ".join("".join(self.parts).split())
+
+    def handle_data(self, text):
+        self.parts.append(text)
 
 
 def test_the_report_names_no_address_to_load_from(done):
@@ -207,15 +233,16 @@ def test_list_names_every_stage_and_data_set_and_loads_nothing_slow():
 def test_several_data_sets_share_one_report(tmp_path, monkeypatch):
     *small, masks = demo.shapes("test", n=60)
     load = data.load
-    monkeypatch.setattr(study.data, "load", lambda name, *a, **k: small if name == "shapes" else load(name, *a, **k))
-    monkeypatch.setattr(study.data, "masks", lambda *a: masks)
+    monkeypatch.setattr(data, "load", lambda name, *a, **k: small if name == "shapes" else load(name, *a, **k))
+    monkeypatch.setattr(data, "masks", lambda *a: masks)
     argv = ["--dataset", "digits", "shapes", "--steps", 2, "--only", "filters", "saliency", "--out", tmp_path]
     assert call(argv) == 0
     page = (tmp_path / "report.html").read_text()
     assert all(f'id="{name}-{stage}"' in page for name in ("digits", "shapes") for stage in ("filters", "saliency"))
     metrics = json.loads((tmp_path / "shapes" / "metrics.json").read_text())["stages"]["saliency"]
-    scores = metrics["against the object's mask, 60 images"]
-    chance = scores.pop("by chance")["mass inside the object"]
+    assert metrics["masks"]["images"] == 60
+    scores = metrics["masks"]["scores"]
+    chance = scores.pop("by chance")["mass_inside_the_object"]
     assert all(0 <= v <= 1 for s in scores.values() for v in s.values()) and 0.02 < chance < 0.5
 
 
@@ -224,34 +251,232 @@ def test_stl10_is_joined_and_split_as_the_study_does(monkeypatch):
         numbers = np.arange(5000) if split == "train" else np.arange(5000, 13000)
         return numbers.astype(np.uint8).reshape(-1, 1, 1, 1), numbers
 
-    monkeypatch.setattr(study.data, "load", load)
-    _, images, labels, val_images, val_labels, masks = study.load("stl10")
-    assert labels.tolist() == list(range(10000)) and val_labels.tolist() == list(range(10000, 13000))
-    assert len(images) == 10000 and len(val_images) == 3000 and masks is None
-    _, images, labels, val_images, val_labels, _ = study.load("stl10", protocol="official")
-    assert labels.tolist() == list(range(5000)) and val_labels.tolist() == list(range(5000, 13000))
-    assert len(images) == 5000 and len(val_images) == 8000
+    monkeypatch.setattr(data, "load", load)
+    joined = sets.built_in("stl10")
+    assert joined.labels.tolist() == list(range(10000)) and joined.val_labels.tolist() == list(range(10000, 13000))
+    assert len(joined.images) == 10000 and len(joined.val_images) == 3000 and joined.masks is None
+    split = sets.built_in("stl10", protocol="official")
+    assert split.labels.tolist() == list(range(5000)) and split.val_labels.tolist() == list(range(5000, 13000))
+    assert len(split.images) == 5000 and len(split.val_images) == 8000
+
+
+def read(path):
+    return json.loads(path.read_text())
 
 
 def test_both_recipes_of_a_folder_share_the_curve_and_each_resumes_its_own(tmp_path, capsys):
     argv = ["--steps", 4, "--only", "training_curve", "--out", tmp_path]
     assert call(argv) == 0
-    alone = (tmp_path / "digits" / "training_curve" / "curve.png").read_bytes()
-    assert call([*argv, "--recipe", "fast"]) == 0
     folder = tmp_path / "digits"
-    metrics = json.loads((folder / "metrics.json").read_text())
-    assert metrics["recipe"].startswith("fast: Adam 0.001, batches of 100, one-cycle schedule, dropout")
-    caption = json.loads((folder / "training_curve" / "result.json").read_text())["pictures"][0]["caption"]
-    assert "of the other recipes" in caption
+    alone = (folder / "training_curve" / "curve.png").read_bytes()
+    fast = ["--steps", 4, "--out", tmp_path, "--recipe", "fast"]
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr(table, "STAGES", {"training_curve": table.STAGES["training_curve"]})
+        m.setattr(study, "STAGES", table.STAGES)
+        assert call(fast) == 0
+    run = read(folder / "run.json")
+    assert run["settings"]["recipe"].startswith("fast: Adam 0.001, batches of 100, one-cycle schedule, dropout")
+    assert read(folder / "metrics.json")["stages"]["training_curve"]["other_recipes"] == ["study"]
+    assert "recipes that were trained into this folder: study" in Text((tmp_path / "report.html").read_text()).read
     assert (folder / "training_curve" / "curve.png").read_bytes() != alone
-    weights = (folder / "weights.safetensors").read_bytes()
-    took = results.timing(folder, "fast")["training"]
-    assert call([*argv, "--recipe", "fast", "--resume"]) == 0 and "kept" in capsys.readouterr().out
-    assert results.timing(folder, "fast")["training"] > took > 0 and results.timing(folder, "study") == {}
+    weights, took = (folder / "weights.safetensors").read_bytes(), run["seconds"]["training"]
+    capsys.readouterr()
+    assert call([*fast, "--resume", "--only", "training_curve"]) == 0 and "kept" in capsys.readouterr().out
+    assert read(folder / "run.json")["seconds"]["training"] == took > 0
     assert (folder / "weights.safetensors").read_bytes() == weights
     (folder / "history-study.json").write_text("[1")
-    assert call([*argv, "--recipe", "fast", "--resume"]) == 2
-    assert "history-study.json: not a history of training" in capsys.readouterr().err
+    assert call([*fast, "--resume", "--only", "training_curve"]) == 2
+    assert "history-study.json: damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("how", ["--resume", "--only"])
+@pytest.mark.parametrize(
+    ("other", "says"),
+    [
+        (["--recipe", "fast"], r"recipe study: Adam 0.0001.*, now fast: Adam 0.001"),
+        (["--seed", 4], "seed 3, now 4"),
+        (["--steps", 11], "a run of 12 steps, now 11"),
+    ],
+)
+def test_a_folder_of_one_training_refuses_another_in_one_line_that_names_both(done, how, other, says, capsys):
+    before = {p: p.read_bytes() for p in done.rglob("*") if p.is_file()}
+    argv = ["--steps", 12, "--seed", 3, "--out", done, how, *(["filters"] if how == "--only" else []), *other]
+    assert call(argv) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and re.search(says, error) and "to start anew" in error and str(done) in error
+    assert {p: p.read_bytes() for p in done.rglob("*") if p.is_file()} == before
+
+
+def test_a_run_that_starts_anew_and_is_stopped_is_gone_on_with_and_mixes_nothing(done, tmp_path, capsys, monkeypatch):
+    shutil.copytree(done, tmp_path, dirs_exist_ok=True)
+    kept = [p for p in tmp_path.rglob("*") if p.is_file() and not p.name.startswith(("run.json", "checkpoint-"))]
+    before = {p: p.read_bytes() for p in kept}
+    with monkeypatch.context() as m:
+        m.setattr(Recipe, "fit", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert call(["--steps", 5, "--seed", 4, "--out", tmp_path]) == 130
+    assert {p: p.read_bytes() for p in before} == before
+    argv = ["--steps", 5, "--only", "filters", "--out", tmp_path, "--seed"]
+    assert call([*argv, 3]) == 2 and "seed 4, now 3" in capsys.readouterr().err
+    assert call([*argv, 4]) == 0
+    metrics = read(tmp_path / "digits" / "metrics.json")
+    assert metrics["seed"] == 4 and list(metrics["stages"]) == ["filters"] and metrics["judges"] == {}
+
+
+def test_other_images_are_refused_too(done, capsys, monkeypatch):
+    load = data.load
+    monkeypatch.setattr(data, "load", lambda name, split, **k: tuple(a[::-1] for a in load(name, split, **k)))
+    assert call(["--steps", 12, "--seed", 3, "--out", done, "--resume"]) == 2
+    assert re.search(r"holds a run with images [0-9a-f]{12}, now [0-9a-f]{12}", capsys.readouterr().err)
+
+
+def test_one_stage_alone_leaves_the_rest_of_the_numbers_and_of_the_report(done, tmp_path):
+    shutil.copytree(done, tmp_path, dirs_exist_ok=True)
+    metrics, page = (tmp_path / "digits" / "metrics.json").read_bytes(), (tmp_path / "report.html").read_text()
+    assert call(["--steps", 12, "--seed", 3, "--only", "filters", "--out", tmp_path]) == 0
+    assert (tmp_path / "digits" / "metrics.json").read_bytes() == metrics
+    figures = [re.findall('data:image/[^"]+', text) for text in (page, (tmp_path / "report.html").read_text())]
+    assert figures[0] == figures[1] and json.loads(metrics)["judges"]
+
+
+def test_with_more_steps_training_goes_on_and_what_hangs_on_it_is_made_again(done, tmp_path, capsys):
+    """At a constant rate; what followed a schedule is trained anew, and the run says so."""
+    argv = ["--seed", 3, "--only", "filters", "saliency", "--out"]
+    assert call(["--steps", 3, *argv, tmp_path]) == 0 and call(["--steps", 5, *argv, tmp_path, "--resume"]) == 0
+    assert "anew" not in capsys.readouterr().out
+    assert call(["--steps", 5, *argv, tmp_path / "whole"]) == 0
+    for name in ("metrics.json", "weights.safetensors", "filters/filters.png", "saliency/saliency.png"):
+        ones = [(folder / "digits" / name).read_bytes() for folder in (tmp_path, tmp_path / "whole")]
+        assert ones[0] == ones[1], name
+    capsys.readouterr()
+    assert call(["--steps", 6, "--seed", 3, "--only", "filters", "--out", tmp_path]) == 0
+    metrics = read(tmp_path / "digits" / "metrics.json")
+    assert list(metrics["stages"]) == ["filters"] and metrics["steps"] == 6  # saliency was of another network
+    fast = ["--seed", 3, "--recipe", "fast", "--only", "filters", "--out", tmp_path / "fast"]
+    assert call(["--steps", 3, *fast]) == 0 and call(["--steps", 4, *fast]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("trained anew: its rate follows a schedule of 4 steps, not 3") == 1
+    assert read(tmp_path / "fast" / "digits" / "metrics.json")["steps"] == 4
+
+
+def test_judges_too_are_trained_anew_for_a_longer_run(tmp_path, capsys):
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr(ways, "LEAST", 1)
+        argv = ["--only", "maximization", "--out", tmp_path]
+        assert call(["--steps", 4, *argv]) == 0 and call(["--steps", 8, "--resume", *argv]) == 0
+    assert capsys.readouterr().out.count("judge-another") == 2
+
+
+def test_metrics_hold_what_the_seed_determines_and_run_json_what_it_came_from(done):
+    metrics, run = (read(done / "digits" / f"{name}.json") for name in ("metrics", "run"))
+    assert set(metrics) == {
+        *("dataset", "seed", "steps", "train_images", "validation_images", "train_accuracy", "validation_accuracy"),
+        *("judges", "stages"),
+    }
+    assert not re.search(r"second|version|commit|date|backend|command", json.dumps(list(metrics)))
+    assert run["settings"]["seed"] == 3 and run["steps"] == 12 and len(run["settings"]["images"]) == 64
+    assert run["command"].startswith("python run_all.py --steps 12 --seed 3")
+    assert run["version"] == tinycnn.__version__ and run["packages"]["numpy"] == np.__version__
+    assert set(run["fingerprints"]) == set(STAGES) and set(run["seconds"]) == {"training", "judges", *STAGES}
+    assert run["peak_memory_mb"] > 50 and "CPU cores" in run["machine"] and "in_progress" not in run
+
+
+def test_a_damaged_record_costs_one_line(done, tmp_path, capsys):
+    shutil.copytree(done, tmp_path, dirs_exist_ok=True)
+    for text in ("{", "[]", "\x00"):
+        (tmp_path / "digits" / "run.json").write_text(text)
+        assert call(["--steps", 12, "--seed", 3, "--out", tmp_path, "--resume"]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_no_two_purposes_of_a_run_share_a_number(tmp_path, monkeypatch):
+    """All streams that a run of every stage draws from, for seeds 0 to 20: their first 1,000 numbers all differ."""
+    used, sequence = set(), streams._sequence
+    monkeypatch.setattr(streams, "_sequence", lambda *a: used.add((a[0], a[1], tuple(a[2]))) or sequence(*a))
+    monkeypatch.setattr(ways, "LEAST", 1)
+    monkeypatch.setattr(tsne, "POINTS", 60)
+    assert call(["--steps", 2, "--recipe", "fast", "--seed", 1, "--out", tmp_path]) == 0
+    own = {(purpose, index) for seed, purpose, index in used if seed == 1}
+    assert {p for p, _ in own} >= {"weights", "batches", "dropout", "augment", "ascent", "judge", "stage tsne"}
+    derived = {seed for seed, _, _ in used} - {0, 1}  # the judges' and the hidden units'
+    assert len(derived) == len(judges.JUDGES) + 3 and min(derived) > 2**32
+    seen, count = set(), 0
+    for seed in range(21):
+        for purpose, index in own:
+            numbers = np.random.PCG64(sequence(seed, purpose, index)).random_raw(1000)
+            seen.update(numbers.tolist())
+            count += 1000
+    assert len(seen) == count
+
+
+def test_the_seeds_of_judges_are_no_networks(tmp_path):
+    found = [judges.seed(seed, name) for seed in range(21) for name in judges.JUDGES]
+    assert len(set(found)) == len(found) and min(found) > 2**64
+
+
+def test_nothing_draws_past_the_streams():
+    for path in [*ROOT.glob("tinycnn/**/*.py"), *ROOT.glob("viz/**/*.py")]:
+        if path.name not in ("streams.py", "demo.py"):  # the embedded sets come from fixed seeds
+            assert not re.search(r"default_rng|RandomState|np\.random\.(?!Generator)", path.read_text()), path
+
+
+def test_a_stage_is_one_file_one_template_and_one_row(tmp_path, monkeypatch, capsys):
+    (tmp_path / "dots_stage.py").write_text(
+        "from viz import figures\nfrom viz.report.results import Picture\n\n\n"
+        "def run(s):\n    tile = figures.photo(s.images[:1])\n"
+        "    return [Picture('dots', 'Dots', figures.sheet(tile, 1, 'Dots'))], {'dots': 7}\n"
+    )
+    (tmp_path / "dots.txt").write_text("## dots\nThere are {{ dots }} dots in {{ title }}.\n\nalt: {{ dots }} dots.\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    row = table.Stage("dots", "Dots", "Some dots.", (1, 2, 3), module="dots_stage", words=str(tmp_path / "dots.txt"))
+    monkeypatch.setitem(table.STAGES, "dots", row)
+    out = tmp_path / "out"
+    argv = ["--steps", 1, "--only", "dots", "--out", out]
+    assert call(argv) == 0 and call(["--list"]) == 0
+    assert "  dots                    Some dots." in capsys.readouterr().out
+    assert "There are 7 dots in Digits." in Text((out / "report.html").read_text()).read
+    assert read(out / "digits" / "metrics.json")["stages"] == {"dots": {"dots": 7}}
+    assert estimate.parts(data.info("digits"), 1, 0, [row]) == {"training": estimate.STEP[0], "dots": 1}
+    # The template is no part of the fingerprint: new words, and the stage is kept.
+    (tmp_path / "dots.txt").write_text("## dots\nNow {{ dots }} dots.\n")
+    words._parts.cache_clear()
+    assert call([*argv, "--resume"]) == 0 and re.search(r"dots +kept", capsys.readouterr().out)
+    assert "Now 7 dots." in (out / "report.html").read_text()
+    (tmp_path / "dots.txt").write_text("## dots\n{{ stripes }} dots.\n")
+    words._parts.cache_clear()
+    assert call([*argv, "--resume"]) == 2
+    error = capsys.readouterr().err
+    assert "'stripes' is undefined" in error and "dots.txt: part '## dots'" in error and "Traceback" not in error
+
+
+def test_what_a_fact_holds_is_never_a_template(tmp_path):
+    (tmp_path / "x.txt").write_text("## a\nSaid: {{ name }}.\n\nalt: {{ name }}\n")
+    result = study.results.Result((study.results.Kept("a", "A", "a", {}, "", "", "", ""),), {}, 0.0, "", "")
+    name = "{{ 1 + 1 }}\n## b\nalt: <i>"
+    said = words.speak(tmp_path / "x.txt", result, {"name": name})["a"]
+    assert said.caption == "Said: {{ 1 + 1 }} ## b alt: <i>." and said.alt == "{{ 1 + 1 }} ## b alt: <i>"
+
+
+def test_a_fingerprint_reads_what_a_stage_imports_and_nothing_else():
+    read = {str(p.relative_to(ROOT)) for p in fingerprint.sources("viz.study.stages.saliency")}
+    assert read >= {
+        *("viz/study/stages/saliency.py", "viz/study/subject.py", "viz/saliency.py", "viz/check.py"),
+        *("viz/figures/sheet.py", "tinycnn/network.py", "tinycnn/ops/winograd.py", "tinycnn/ops/kernels.cu"),
+    }
+    assert not any(p.startswith(("viz/ascent", "viz/space", "viz/study/stages/tsne")) for p in read)
+    assert not read & {"viz/study/run.py", "viz/study/table.py", "viz/study/estimate.py"}
+    read = {str(p.relative_to(ROOT)) for p in fingerprint.sources("viz.study.stages.maximization")}
+    assert read >= {"viz/study/ways.py", "viz/ascent/maximize.py", "viz/ascent/recipes.py", "viz/ascent/transforms.py"}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_project_file_that_a_stage_loads_is_in_its_fingerprint(stage):
+    code = (
+        "import sys, importlib; importlib.import_module(sys.argv[1]); from tinycnn import get_ops; get_ops('cpu'); "
+        "print(*[m.__file__ for n, m in sys.modules.items() if n.split('.')[0] in ('tinycnn', 'viz')], sep='\\n')"
+    )
+    module = table.STAGES[stage].module
+    run = subprocess.run([sys.executable, "-c", code, module], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert {Path(p).resolve() for p in run.stdout.split("\n") if p} <= set(fingerprint.sources(module))
 
 
 def test_a_recipe_says_all_that_it_switches_on():
@@ -276,8 +501,9 @@ def test_an_estimate_goes_by_the_pace_of_what_was_done_and_passes_over_what_was_
 
 
 def test_every_stage_has_its_usual_time():
-    parts = estimate.parts(data.info("cifar10"), 1000, 100, study.STAGES, 0.5)
-    assert {part for _, part in parts} == {"training", "judges", *study.STAGES} and min(parts.values()) > 0
+    parts = estimate.parts(data.info("cifar10"), 1000, 100, table.STAGES.values(), 0.5)
+    assert set(parts) == {"training", "judges", *STAGES} and min(parts.values()) > 0
+    assert parts["maximization"] == table.STAGES["maximization"].seconds[1] / 2
 
 
 def test_judges_are_other_networks_and_trained_only_for_generated_images(tmp_path, capsys):
@@ -298,23 +524,10 @@ def test_mnist_shows_the_digit_of_the_study():
     folder = ROOT / "data" / "mnist"
     if not folder.exists():
         pytest.skip("no official MNIST files in data/mnist")
-    _, images, _, val_images, val_labels, _ = study.load("mnist", folder.parent)
-    assert val_labels[0] == 7 and len(images) == 60000 and len(val_images) == 10000
+    mnist = sets.built_in("mnist", folder.parent)
+    assert mnist.val_labels[0] == 7 and len(mnist.images) == 60000 and len(mnist.val_images) == 10000
     net = models.build("mnist", backend="reference")
     assert net.shapes["relu1"] == (28, 28, 32) and net.shapes["relu2"] == (14, 14, 64)
-
-
-def test_the_pointing_game_is_what_loops_say():
-    rng = np.random.default_rng(0)
-    maps, masks = rng.random((20, 5, 6)), rng.random((20, 5, 6)) < 0.4
-    hits, mass = 0, 0.0
-    for m, mask in zip(maps, masks):
-        best = max((m[y, x], y, x) for y in range(5) for x in range(6))
-        hits += bool(mask[best[1], best[2]])
-        mass += sum(m[y, x] for y in range(5) for x in range(6) if mask[y, x]) / m.sum()
-    score = backprop._score(maps, masks)
-    assert score["pointing game, hit rate"] == hits / 20
-    assert score["mass inside the object"] == pytest.approx(mass / 20, abs=1e-12)
 
 
 def test_patches_beyond_the_border_are_black_and_in_place():
@@ -324,23 +537,17 @@ def test_patches_beyond_the_border_are_black_and_in_place():
     assert patches[1, :, :, 0].tolist() == [[44, 45, 0], [49, 50, 0], [0, 0, 0]]
 
 
-def test_examples_show_as_many_classes_as_there_are():
-    labels = np.array([1, 1, 0, 2, 2, 1, 0, 3])
-    s = study.Study(None, None, None, None, None, labels, None, None, None, {}, 0)
-    assert s.examples().tolist() == [0, 2, 3, 7, 1, 4]
-
-
-def test_fingerprints_change_with_weights_images_and_seed():
+def test_fingerprints_change_with_weights_and_images():
     net = models.build("mnist", backend="reference")
     x = np.zeros((3, 2), np.uint8)
-    first = results.fingerprint(net, [x], ("digits", 0))
-    assert first == results.fingerprint(models.build("mnist", backend="reference"), [x.copy()], ("digits", 0))
-    assert first != results.fingerprint(net, [x], ("digits", 1))
-    assert first != results.fingerprint(net, [x + 1], ("digits", 0))
+    first = fingerprint.of_network(net)
+    assert first == fingerprint.of_network(models.build("mnist", backend="reference"))
+    assert fingerprint.of_arrays([x]) == fingerprint.of_arrays([x.copy()]) != fingerprint.of_arrays([x + 1])
+    assert fingerprint.of_arrays([x]) != fingerprint.of_arrays([x[:2], x[2:]])
     net.params["conv2"]["b"][5] = 1e-6
-    assert first != results.fingerprint(net, [x], ("digits", 0))
+    assert first != fingerprint.of_network(net)
 
 
 def test_no_pyplot():
-    files = Path(figures.__file__).parent.glob("*.py")
-    assert "pyplot" not in "".join(f.read_text() for f in files).replace("without pyplot", "")
+    for path in Path(figures.__file__).parent.glob("*.py"):
+        assert "pyplot" not in path.read_text().replace("without pyplot", ""), path

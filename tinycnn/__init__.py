@@ -1,12 +1,12 @@
 """tinycnn: a small convolutional network engine written by hand. See README.md for a tour."""
 
-from . import data, gradcheck, layers, losses, models, optim, train
+from . import data, gradcheck, layers, losses, models, optim, streams, train
 from .errors import InputError
 from .network import Network, Trace
 from .ops import available, get_ops
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "InputError", "Network", "Trace", "available", "data", "get_ops", "gradcheck", "layers", "losses", "models",
-    "optim", "train",
+    "optim", "streams", "train",
 ]  # fmt: skip

@@ -65,13 +65,18 @@ def read(path):
     InputError
         The file is missing, cut, not safetensors, or not written by tinycnn.
     """
+    return read_header(path)[0], safetensors.numpy.load_file(path)
+
+
+def read_header(path):
+    """Return (header dict, {tensor name: shape}) of a file that `save_network` wrote; see `read`."""
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such weights file; train first, or check the path")
     try:
         with safetensors.safe_open(path, framework="numpy") as f:
             metadata = f.metadata() or {}
-        tensors = safetensors.numpy.load_file(path)
+            shapes = {name: tuple(f.get_slice(name).get_shape()) for name in f.keys()}  # noqa: SIM118
     except safetensors.SafetensorError as e:
         raise InputError(f"{path}: not a whole safetensors file ({e}); copy it again or train anew") from e
     if "tinycnn" not in metadata:
@@ -79,7 +84,7 @@ def read(path):
     header = json.loads(metadata["tinycnn"])
     if header.get("format") != FORMAT:
         raise InputError(f"{path}: format {header.get('format')}, this version reads format {FORMAT}")
-    return header, tensors
+    return header, shapes
 
 
 def load_network(path, backend="auto"):

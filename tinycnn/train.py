@@ -217,6 +217,27 @@ def fit(
     return run.history
 
 
+def started(checkpoint):
+    """Return how far a training has come, without reading its arrays.
+
+    Returns
+    -------
+    done : int
+        The steps that `checkpoint` holds.
+    schedule : "constant" or [name, steps]
+        Of the rate: one that is not constant belongs to so many steps in all.
+
+    Raises
+    ------
+    InputError
+        A file that is missing or cut, or holds no state of training.
+    """
+    header, shapes = checkpoints.read_header(checkpoint)
+    if "training" not in header:
+        raise InputError(f"{checkpoint}: holds weights, but no state of training to resume; choose another file")
+    return shapes["history/losses"][0], header["training"]["settings"]["schedule"]
+
+
 class _Run:
     """The state of a training run, and how it is saved."""
 

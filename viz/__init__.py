@@ -18,7 +18,7 @@ study         what ``run_all.py`` runs
 
 import importlib
 
-_ROOMS = {  # modules that are handed on, whatever room they live in
+ROOMS = {  # modules that are handed on, whatever room they live in
     "activations": "viz.activations",
     "deconvnet": "viz.deconvnet",
     "saliency": "viz.saliency",
@@ -37,6 +37,6 @@ __all__ = ["activations", "deconvnet", "embedding", "figures", "maximize", "neig
 
 
 def __getattr__(name):
-    if name in _ROOMS:
-        return importlib.import_module(_ROOMS[name])
+    if name in ROOMS:
+        return importlib.import_module(ROOMS[name])
     raise AttributeError(f"module 'viz' has no attribute {name!r}")

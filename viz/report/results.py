@@ -1,8 +1,7 @@
-"""What a stage leaves behind: pictures with words, numbers, and a fingerprint of all they were made from.
+"""What a stage of a study leaves behind: pictures, the facts it found, and fingerprints of all they were made from.
 
-``OUT/<dataset>/<stage>/*.png``, beside some of them a ``*.data.json`` (the images that the report shows on demand),
-and, written last, ``result.json``. A later run with ``--resume`` takes a stage from there if its fingerprint (weights,
-images, seed, code of `viz`) is the same and every file is whole.
+A folder of ``*.png``, beside some of them a ``*.data.json`` (the images that the report shows on demand), and, written
+last, ``result.json``. Who finds the stage done later compares the fingerprints and takes it from there.
 """
 
 import base64
@@ -10,14 +9,14 @@ import hashlib
 import io
 import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from tinycnn import InputError, files, train
+from tinycnn import files
 
 LARGEST_THUMBNAIL = 48  # pixels, of the images behind a scatter
 
@@ -84,18 +83,19 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Picture:
-    """One figure of a stage, with the words that belong to it.
+    """One figure of a stage. What is said of it stands in the stage's template, not here.
 
     Attributes
     ----------
     name : str
-        Of the file, without ``.png``.
+        Of the file, without ``.png``; what a user named goes through `tinycnn.files.indexed` first.
     title : str
-    caption : str
-        What is shown, how it was made (method, layer, unit, seed), how to read it.
-    alt : str
-        What a person who cannot see the figure should know of it.
+        As it is drawn in the figure.
     figure : matplotlib.figure.Figure
+    words : str
+        The part of the template that speaks of it; default: its name.
+    facts : dict, optional
+        What that part says of this picture alone, besides the stage's facts.
     group, tab : str
         Pictures of one group that follow one another share one place in the report, each under its tab.
     points : Points, optional
@@ -106,9 +106,9 @@ class Picture:
 
     name: str
     title: str
-    caption: str
-    alt: str
     figure: Any
+    words: str = ""
+    facts: dict = field(default_factory=dict)
     group: str = ""
     tab: str = ""
     points: Points | None = None
@@ -116,16 +116,35 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Words:
+    """What is said of a picture.
+
+    Attributes
+    ----------
+    caption : str
+        What is shown and what to read from it, in two sentences.
+    details : str
+        How it was made and measured; may be empty.
+    alt : str
+        What a person who cannot see the figure should know of it.
+    """
+
+    caption: str
+    details: str
+    alt: str
+
+
+@dataclass(frozen=True)
 class Kept:
-    """One figure of a stage on disk: the words of a `Picture`, its files and their SHA-256.
+    """A `Picture` on disk: its files and their SHA-256.
 
     `data`, where it is not empty, names a JSON file with ``points`` or ``comparison``: see their ``to_dict``.
     """
 
     name: str
     title: str
-    caption: str
-    alt: str
+    words: str
+    facts: dict
     group: str
     tab: str
     file: str
@@ -136,60 +155,26 @@ class Kept:
 
 @dataclass(frozen=True)
 class Result:
-    """A stage that was done: its pictures on disk, its numbers, the time it took and what it depended on."""
+    """A stage that was done.
+
+    Attributes
+    ----------
+    pictures : tuple of Kept
+    facts : dict
+        What it found: numbers and names, ready for JSON.
+    seconds : float
+    made_from, code : str
+        Fingerprints of what it was made from (weights, images, settings) and of the code that made it.
+    """
 
     pictures: tuple
-    metrics: dict
+    facts: dict
     seconds: float
-    fingerprint: str
+    made_from: str
+    code: str
 
 
-def fingerprint(net, arrays, facts):
-    """Return a SHA-256 (hex) of the weights, of `arrays`, of `facts` (repr) and of the sources of `viz`."""
-    digest = hashlib.sha256(repr(facts).encode())
-    for layer, params in sorted(net.params.items()):
-        for name, a in sorted(params.items()):
-            digest.update(f"{layer}.{name}{a.shape}{a.dtype}".encode())
-            digest.update(np.ascontiguousarray(net.ops.to_numpy(a)))
-    for a in arrays:
-        digest.update(f"{a.shape}{a.dtype}".encode())
-        for i in range(0, len(a), 1000):
-            digest.update(np.ascontiguousarray(a[i : i + 1000]))
-    for source in sorted(Path(__file__).parent.rglob("*.py")):
-        digest.update(source.read_bytes())
-    return digest.hexdigest()
-
-
-def histories(folder, kind, history):
-    """Keep the history of recipe `kind` in `folder`; return those of all recipes that were trained there, by name.
-
-    Raises
-    ------
-    OSError
-        A file cannot be written or read.
-    """
-    files.write_text(Path(folder) / f"history-{kind}.json", dumps(history.to_dict()))
-    found = {}
-    for path in sorted(Path(folder).glob("history-*.json")):
-        try:
-            found[path.stem.removeprefix("history-")] = train.History(**json.loads(path.read_text()))
-        except (ValueError, TypeError) as e:
-            raise InputError(f"{path}: not a history of training ({e}); remove it") from e
-    return found
-
-
-def timing(folder, recipe):
-    """Return the seconds of each part, {name: seconds}, of the last run in `folder`; {} if it had another recipe."""
-    try:
-        found = json.loads((Path(folder) / "timing.json").read_text())
-        return found["seconds"] if found["recipe"] == recipe else {}
-    except FileNotFoundError:
-        return {}
-    except (ValueError, TypeError, KeyError) as e:
-        raise InputError(f"{folder}/timing.json: not the times of a run ({e!r}); remove it") from e
-
-
-def keep(folder, pictures, metrics, began, key):
+def keep(folder, pictures, facts, began, made_from, code):
     """Draw and write the pictures and, last, ``result.json``; return the `Result`.
 
     The stage has taken the time since `began`, by `time.perf_counter`.
@@ -205,14 +190,14 @@ def keep(folder, pictures, metrics, began, key):
     for p in pictures:
         png = figures.to_png(p.figure)
         files.write_bytes(folder / f"{p.name}.png", png)
-        words = (p.name, p.title, p.caption, p.alt, p.group, p.tab, f"{p.name}.png", hashlib.sha256(png).hexdigest())
+        one = Kept(p.name, p.title, p.words or p.name, plain(p.facts), p.group, p.tab, f"{p.name}.png", sha256(png))
         data = {k: v.to_dict() for k in ("points", "comparison") if (v := getattr(p, k)) is not None}
         if data:
             raw = json.dumps(data, sort_keys=True, allow_nan=False).encode()
             files.write_bytes(folder / f"{p.name}.data.json", raw)
-            words += (f"{p.name}.data.json", hashlib.sha256(raw).hexdigest())
-        kept.append(Kept(*words))
-    result = Result(tuple(kept), json.loads(dumps(metrics)), time.perf_counter() - began, key)
+            one = replace(one, data=f"{p.name}.data.json", data_sha256=sha256(raw))
+        kept.append(one)
+    result = Result(tuple(kept), plain(facts), time.perf_counter() - began, made_from, code)
     files.write_text(folder / "result.json", dumps(asdict(result)))
     for old in [*folder.glob("*.png"), *folder.glob("*.data.json")]:
         if old.name not in {name for k in kept for name in (k.file, k.data)}:
@@ -220,23 +205,38 @@ def keep(folder, pictures, metrics, began, key):
     return result
 
 
-def find(folder, key):
-    """Return the `Result` in `folder` if it is whole and has the fingerprint `key`; else None."""
+def find(folder):
+    """Return the `Result` in `folder` if it is whole, else None."""
     folder = Path(folder)
     try:
         found = json.loads((folder / "result.json").read_text())
         pictures = tuple(Kept(**p) for p in found.pop("pictures"))
         result = Result(pictures, **found)
         made = [(p.file, p.sha256) for p in pictures] + [(p.data, p.data_sha256) for p in pictures if p.data]
-        whole = all(hashlib.sha256((folder / name).read_bytes()).hexdigest() == sha256 for name, sha256 in made)
+        whole = all(sha256((folder / name).read_bytes()) == digest for name, digest in made)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None  # missing or damaged: the stage is done again
-    return result if whole and result.fingerprint == key else None
+    return result if whole else None
+
+
+def discard(folder):
+    """Let the stage of `folder` count as not done; its pictures go with the next one that is."""
+    (Path(folder) / "result.json").unlink(missing_ok=True)
 
 
 def dumps(value):
-    """Return JSON that is the same text for the same numbers: keys sorted, floats by repr, NaN refused."""
-    return json.dumps(value, indent=1, sort_keys=True, allow_nan=False, default=_plain) + "\n"
+    """Return JSON that is the same text for the same numbers: floats by repr, NaN refused."""
+    return json.dumps(value, indent=1, allow_nan=False, default=_plain) + "\n"
+
+
+def plain(value):
+    """Return `value` as JSON gives it back: arrays as lists, NumPy's numbers as Python's."""
+    return json.loads(dumps(value))
+
+
+def sha256(raw):
+    """Return the SHA-256 of bytes, in hex."""
+    return hashlib.sha256(raw).hexdigest()
 
 
 def _sprite(images, columns, **options):

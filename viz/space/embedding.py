@@ -11,6 +11,7 @@ from sklearn.manifold import trustworthiness as sklearn_trustworthiness
 from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 
+from tinycnn import streams
 from tinycnn.errors import InputError, check_labels, choose
 
 from .. import check
@@ -54,7 +55,14 @@ def tsne(features, seed=0, perplexity=30):
     if (features == features[0]).all():
         raise InputError("features: all rows are equal; there is nothing to place (is the layer dead?)")
     with threadpool_limits(1):
-        method = TSNE(2, perplexity=perplexity, init="pca", learning_rate="auto", random_state=seed, n_jobs=1)
+        method = TSNE(
+            2,
+            perplexity=perplexity,
+            init="pca",
+            learning_rate="auto",
+            random_state=int(streams.rng(seed, "t-SNE").integers(2**32)),
+            n_jobs=1,
+        )
         return method.fit_transform(features)
 
 

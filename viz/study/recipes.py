@@ -8,7 +8,7 @@ Juditsky 1992).
 
 from dataclasses import dataclass, replace
 
-from tinycnn import optim, train
+from tinycnn import data, optim, train
 
 
 @dataclass(frozen=True)
@@ -113,12 +113,16 @@ REPORTED = {  # by the study, of its own runs of the study's recipes: (accuracy,
 JUDGE_STEPS = {"digits": 150, "shapes": 400, "mnist": 400, "cifar10": 1500, "stl10": 400}
 
 
-def judge(name, effort=1.0):
+def judge(info, effort=1.0):
     """Return how each network is trained that judges generated images, by recipe "fast"; `effort` is a share of it."""
-    steps = max(1, round(effort * JUDGE_STEPS.get(name, JUDGE_STEPS["stl10"])))
-    return replace(recipe("fast", name), steps=steps, eval_every=steps)
+    steps = max(1, round(effort * JUDGE_STEPS[_known(info)]))
+    return replace(recipe("fast", info), steps=steps, eval_every=steps)
 
 
-def recipe(kind, name):
-    """Return the recipe of a data set; a folder in STL-10's layout takes STL-10's."""
-    return RECIPES[kind].get(name, RECIPES[kind]["stl10"])
+def recipe(kind, info):
+    """Return the recipe of a data set; a folder of images takes that of the set whose network it takes."""
+    return RECIPES[kind][_known(info)]
+
+
+def _known(info):
+    return info.name if info.name in data.NAMES and info == data.info(info.name) else info.model

@@ -1,8 +1,4 @@
-"""Way by way: an image for each class by each method, and what networks that had no part in it make of it.
-
-An image that convinces only the network it was made with shows that network's blind spots. One that networks of
-another seed and of another architecture both name as well has something of the class in it: it is recognised.
-"""
+"""Way by way: an image for each class by each method."""
 
 from dataclasses import dataclass, replace
 
@@ -23,6 +19,7 @@ FIVE = {
     "small contrib.": (r.ClipContribution(50), "the half of the pixels that matters least becomes 0"),
     "variation": (r.TotalVariation(0.1), "a penalty on differences between neighbours (total variation, weight 0.1)"),
 }
+ABOUT = {"rate": ASCENT.optimizer.rate, "regularizers": {name: what for name, (_, what) in FIVE.items()}}
 LEAST = 20  # iterations of an ascent in the shortest run
 LARGE, PATIENCE = 64, 300  # on images of at least so many rows no ascent has more iterations
 STATISTICS = 2000  # training images that the parametrisation is measured on
@@ -57,6 +54,36 @@ def steps(s, count):
     return min(count, max(LEAST, round(s.effort * count)))
 
 
+def iterations(s):
+    """Return the iterations of each kind of way."""
+    published = [recipe.steps for recipe in presets.YOSINSKI_SETS]
+    return {
+        "the_study": steps(s, ASCENT.steps),
+        "yosinski": [steps(s, count) for count in published],
+        "yosinski_published": published,
+        "mahendran": steps(s, presets.MAHENDRAN.steps),
+        "ours": steps(s, presets.for_size(s.net.input_shape[0]).steps),
+    }
+
+
+def about_ours(s):
+    """Return the constants of our recipe for images of this size."""
+    recipe = presets.for_size(s.net.input_shape[0])
+    (moved, noise), (decay,) = recipe.transforms, recipe.regularizers
+    return {
+        "ours": {
+            "rate": recipe.optimizer.rate,
+            "views": recipe.views,
+            "decay": decay.theta,
+            "shift": moved.shift,
+            "degrees": moved.degrees,
+            "scale": moved.scale,
+            "noise": noise.sigma,
+            "training_images": min(STATISTICS, len(s.images)),
+        }
+    }
+
+
 def prior(s):
     """Return the parametrisation by the statistics of the training images."""
     return Spectral.of(s.images[:STATISTICS], s.net.dtype)
@@ -86,46 +113,6 @@ def surest(s):
     best = [some[softmax(s.net.logits(s.images[some]), axis=1)[:, c].argmax()] for c, some in enumerate(picked)]
     x = (s.images[best] / 255).astype(s.net.dtype)
     return Way("training images", x, x, s.net.logits(x).diagonal())
-
-
-def judge(s, way):
-    """Return what is known of a way's images: arrays (classes,) by their names in words.
-
-    The score, the studied network's confidence (softmax) in the class for the images as made and as shown, the total
-    variation of the shown ones, each judge's confidence, and whether all judges name the class ("recognised"; only if
-    there are judges).
-    """
-    verdict = {
-        "score": way.scores,
-        "confidence as made": confidence(s.net, way.raw),
-        "confidence as shown": confidence(s.net, way.shown),
-        "total variation": variation(way.shown),
-    }
-    for name, net in s.judges.items():
-        verdict[f"confidence of {name}"] = confidence(net, way.shown)
-    if s.judges:
-        verdict["recognised"] = np.all([named(net, way.shown) for net in s.judges.values()], axis=0)
-    return verdict
-
-
-def means(verdict):
-    """Return a verdict's means over the classes; of what is recognised the count."""
-    return {name: v.sum() if name == "recognised" else v.mean() for name, v in verdict.items()}
-
-
-def confidence(net, x):
-    """Return the softmax of the class that each image (classes, H, W, C) was made for, (classes,)."""
-    return softmax(net.logits(x).astype(np.float64), axis=1).diagonal()
-
-
-def named(net, x):
-    """Return whether that class is the network's answer, (classes,)."""
-    return net.logits(x).argmax(1) == np.arange(len(x))
-
-
-def variation(x):
-    """Return the mean absolute difference between neighbouring pixels of each image, down and right together."""
-    return sum(np.abs(np.diff(x, axis=axis)).mean((1, 2, 3), dtype=np.float64) for axis in (1, 2))
 
 
 def bits(x):

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from tinycnn import data, models
-from viz import maximize, study
+from viz import maximize
 from viz.ascent import recipes as presets
+from viz.study import judges as judging
 from viz.study import ways as ablation
-from viz.study.recipes import recipe
+from viz.study.subject import Study
 
 
 @pytest.fixture(scope="module")
@@ -20,8 +21,8 @@ def s():
     for net in nets:
         net.params["conv1"]["b"][...] = 0.05  # with no bias at all, a black image has no gradient
     judges = {"another seed": nets[1], "another architecture": nets[2]}
-    facts = (None, recipe("study", "digits"), {}, 4, judges, 0.001)
-    return study.Study(nets[0], data.info("digits"), images, labels, images, labels, None, *facts)
+    more = {"masks": None, "seed": 4, "judges": judges, "effort": 0.001}
+    return Study(nets[0], data.info("digits"), images, labels, images, labels, **more)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +58,7 @@ def test_a_way_is_the_ascent_of_its_preset_on_the_seed_of_the_study(s, ways):
 
 def test_confidence_and_names_are_those_of_the_class_an_image_was_made_for(s):
     x = np.random.default_rng(0).random((10, 28, 28, 1)).astype(np.float32)
-    confidence, named = ablation.confidence(s.net, x), ablation.named(s.net, x)
+    confidence, named = judging.confidence(s.net, x), judging.named(s.net, x)
     for c in range(10):
         logits = s.net.logits(x[c][None])[0].astype(float)
         assert confidence[c] == pytest.approx(np.exp(logits[c]) / np.exp(logits).sum(), rel=1e-5)
@@ -72,13 +73,13 @@ def test_an_image_is_recognised_if_every_judge_names_its_class(s):
         net.params["fc2"]["w"][...] = 0
         net.params["fc2"]["b"][classes] = 5
     way = ablation.Way("black", x, x, np.arange(10.0))
-    agreed = ablation.judge(dataclasses.replace(s, judges=dict(zip("ab", always))), way)
+    agreed = judging.judge(dataclasses.replace(s, judges=dict(zip("ab", always))), way)
     assert agreed["recognised"].tolist() == [c == 2 for c in range(10)]
     always[1].params["fc2"]["b"][3] = 6
-    split = ablation.judge(dataclasses.replace(s, judges=dict(zip("ab", always))), way)
-    assert not split["recognised"].any() and split["confidence of b"][3] > 0.5
-    assert "recognised" not in ablation.judge(dataclasses.replace(s, judges={}), way)
-    means = ablation.means(agreed)
+    split = judging.judge(dataclasses.replace(s, judges=dict(zip("ab", always))), way)
+    assert not split["recognised"].any() and split["confidence_of_b"][3] > 0.5
+    assert "recognised" not in judging.judge(dataclasses.replace(s, judges={}), way)
+    means = judging.means(agreed)
     assert means["score"] == 4.5 and means["recognised"] == 1
 
 
@@ -87,7 +88,7 @@ def test_variation_is_the_mean_step_to_the_neighbours_below_and_at_the_right(s):
     for n in range(2):
         down = np.mean([abs(x[n, i + 1, j, c] - x[n, i, j, c]) for i, j, c in np.ndindex(3, 5, 3)])
         right = np.mean([abs(x[n, i, j + 1, c] - x[n, i, j, c]) for i, j, c in np.ndindex(4, 4, 3)])
-        assert ablation.variation(x)[n] == pytest.approx(down + right, rel=1e-12)
+        assert judging.variation(x)[n] == pytest.approx(down + right, rel=1e-12)
 
 
 def test_the_surest_training_image_of_each_class_is_shown(s):

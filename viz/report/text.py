@@ -1,0 +1,58 @@
+"""Numbers as a person reads them: the filters of the report's page and of whoever writes captions for it."""
+
+
+def number(value):
+    """Return a number as a person reads it: 4 significant digits, thousands apart; other values as text."""
+    if value is None:
+        return "\N{EN DASH}"
+    if isinstance(value, dict):
+        return "{} ({} to {})".format(*(number(value[k]) for k in ("mean", "low", "high")))
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return ", ".join(map(number, value)) if isinstance(value, (list, tuple)) else str(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
+
+
+def percent(share, digits=1):
+    """Return a share as a person writes it; a dash for None."""
+    return "\N{EN DASH}" if share is None else f"{100 * share:.{digits}f} %"
+
+
+def span(interval, digits=2):
+    """Return an interval {"mean", "low", "high"}: 0.31 (0.29 to 0.33)."""
+    return "{:.{d}f} ({:.{d}f} to {:.{d}f})".format(*(interval[k] for k in ("mean", "low", "high")), d=digits)
+
+
+def span_percent(interval, digits=1):
+    """Return an interval of shares: 31.2 % (29.0 to 33.4 %)."""
+    mean, low, high = (100 * interval[k] for k in ("mean", "low", "high"))
+    return f"{mean:.{digits}f} % ({low:.{digits}f} to {high:.{digits}f} %)"
+
+
+def span_points(interval, digits=1):
+    """Return an interval of a difference of shares, in percentage points: 1.1 (0.1 to 2.1) percentage points."""
+    return "{:.{d}f} ({:.{d}f} to {:.{d}f}) percentage points".format(
+        *(100 * interval[k] for k in ("mean", "low", "high")), d=digits
+    )
+
+
+def words(name):
+    """Return an identifier as words: ``activation_maps`` -> ``activation maps``."""
+    return str(name).replace("_", " ")
+
+
+def listing(values):
+    """Return values as people list them: "a, b and c"."""
+    *most, last = map(str, values)
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def duration(seconds):
+    """Return seconds as a person says them."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return f"{int(seconds // 60)} min {seconds % 60:.0f} s"
+
+
+FILTERS = {f.__name__: f for f in (number, percent, span, span_percent, span_points, words, listing, duration)}

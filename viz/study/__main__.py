@@ -1,0 +1,112 @@
+"""The command line of the study: ``python -m viz.study``, and ``python run_all.py`` alike."""
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+import scipy.linalg.cython_blas  # noqa: F401  (loads SciPy's own BLAS now, so that the limit in `main` reaches it)
+from threadpoolctl import threadpool_limits
+
+from tinycnn import InputError, data, models
+
+from . import sets
+from .recipes import RECIPES
+from .table import STAGES
+
+ABOUT = "Train the study's network on a data set, draw every picture of the study, and write a report of it."
+
+
+class Parser(argparse.ArgumentParser):
+    """Answers a bad argument with one line."""
+
+    def error(self, message):
+        """Exit with status 2."""
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def whole(least):
+    """Return a function that reads a whole number of at least so much."""
+
+    def read(text):
+        try:
+            value = int(text)
+        except ValueError as e:
+            raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}") from e
+        if value < least:
+            raise argparse.ArgumentTypeError(f"must be at least {least}, got {value}")
+        return value
+
+    return read
+
+
+def parse(argv, prog):
+    """Return the arguments."""
+    p = Parser(prog, description=ABOUT, allow_abbrev=False)
+    sets_help = ", ".join(data.NAMES) + " (default: digits)"
+    p.add_argument("--dataset", nargs="+", choices=data.NAMES, default=(), metavar="NAME", help=sets_help)
+    p.add_argument(
+        "--images",
+        metavar="DIR",
+        help="a folder of pictures, one sub-folder a class, of which a fifth of each class is for validation; or one "
+        "in STL-10's layout, with class_names.txt",
+    )
+    p.add_argument("--model", choices=tuple(models.INPUT_SHAPES), help="the network for --images (default: stl10)")
+    p.add_argument("--data-dir", default="data", metavar="DIR", help="where the official files are (default: data)")
+    p.add_argument("--download", action="store_true", help="get the official files where they are missing")
+    p.add_argument("--steps", type=whole(1), metavar="N", help="training steps (default: the recipe's)")
+    p.add_argument("--recipe", choices=tuple(RECIPES), default="study", help="how to train (default: study)")
+    p.add_argument(
+        "--protocol",
+        choices=sets.PROTOCOLS,
+        default="study",
+        help="of stl10: study joins its two parts, trains on the first 10,000 and validates on the last 3,000; "
+        "official trains on the 5,000 and validates on the 8,000 test images (default: study)",
+    )
+    p.add_argument("--backend", default="auto", help="auto, reference, cpu or gpu")
+    p.add_argument("--only", nargs="+", choices=tuple(STAGES), metavar="STAGE", help="these stages alone; see --list")
+    p.add_argument("--seed", type=whole(0), default=0, metavar="N")
+    p.add_argument("--resume", action="store_true", help="continue where the last run stopped, keep what is done")
+    p.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="default: out")
+    p.add_argument("--list", action="store_true", help="list the data sets and the stages, and stop")
+    return p.parse_args(argv)
+
+
+def main(argv=None, prog="python -m viz.study"):
+    """Run; return the exit status: 0, 2 for bad input or a failed write, 130 if interrupted."""
+    argv = sys.argv[1:] if argv is None else argv
+    program = prog.removeprefix("python ")
+    args = vars(parse(argv, program))
+    if args.pop("list"):
+        return list_all()
+    from . import run  # not needed to list the stages or to refuse a bad argument
+
+    try:
+        with threadpool_limits(1, user_api="blas"):  # sums of the same order whatever the machine's threads
+            run.run(run.Options(**args, command=shlex.join([*prog.split(), *argv])))
+    except (InputError, OSError, MemoryError) as e:
+        text = e.strerror if isinstance(e, OSError) and e.strerror else str(e)
+        place = f": {e.filename}" if getattr(e, "filename", None) and str(e.filename) not in text else ""
+        print(f"{program}: error: {text}{place}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as e:
+        print(f"\n{program}: {e or 'stopped'}; run the same command with --resume to go on", file=sys.stderr)
+        return 130
+    return 0
+
+
+def list_all():
+    """Print the data sets and the stages."""
+    print("data sets:")
+    for name in data.NAMES:
+        info = data.info(name)
+        where = "comes with the program" if info.embedded else "needs its files in --data-dir, or --download"
+        print(f"  {name:<24}{info.title}, {' x '.join(map(str, info.shape))}, {where}")
+    print("stages:")
+    for stage in STAGES.values():
+        print(f"  {stage.name:<24}{stage.about}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

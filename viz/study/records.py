@@ -1,0 +1,100 @@
+"""The records of a run: reading them back, and what a run came from: version, commit, packages, machine, memory."""
+
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+import tinycnn
+from tinycnn import InputError, train
+
+PACKAGES = ("numpy", "numba", "scipy", "scikit-learn", "matplotlib", "pillow", "safetensors", "threadpoolctl")
+
+
+def read(path):
+    """Return the object in a JSON file; {} if there is no such file.
+
+    Raises
+    ------
+    InputError
+        The file holds something else.
+    """
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as e:
+        raise InputError(f"{path}: damaged, it holds no JSON; remove it") from e
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: not a record of a run; remove it")
+    return found
+
+
+def read_history(path):
+    """Return the `History` in a file.
+
+    Raises
+    ------
+    InputError
+        The file holds something else.
+    """
+    try:
+        return train.History(**read(path))
+    except TypeError as e:
+        raise InputError(f"{path}: not a history of training; remove it") from e
+
+
+def check_writable(folder):
+    """Raise InputError now, not after an hour of training, if `folder` cannot be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as f:
+            f.write(b"x")
+    except OSError as e:
+        raise InputError(f"cannot write to the output folder {folder}: {e.strerror}; choose another with --out") from e
+
+
+@cache
+def surroundings():
+    """Return the version of the project, its commit if it runs from a repository, packages and processor."""
+    versions = {"Python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES}
+    return {
+        "version": tinycnn.__version__,
+        "commit": _commit(),
+        "packages": versions,
+        "machine": f"{platform.system()}, {_processor()}, {os.cpu_count()} CPU cores",
+    }
+
+
+def _commit():
+    """The commit of the sources, with "-dirty" where files differ from it; None outside of a repository."""
+    here = Path(__file__).resolve().parent
+    if not (here.parents[1] / ".git").exists() or shutil.which("git") is None:
+        return None
+    told = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=40"], cwd=here, capture_output=True, text=True, check=False
+    )
+    return told.stdout.strip() or None
+
+
+def _processor():
+    """The processor's name, as far as the system tells it."""
+    info = Path("/proc/cpuinfo")
+    names = re.findall(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE) if info.exists() else []
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def peak_memory():
+    """Return the most memory that this process has had, in MB; None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 2**20 if platform.system() == "Darwin" else 2**10
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit)

@@ -1,0 +1,93 @@
+"""What a stage may use: a trained network, the images, and what its row of the table asks for besides."""
+
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+
+from tinycnn import streams
+from tinycnn.layers import Conv2D, ReLU
+
+SHOWN = 6  # images in a figure that compares methods image by image
+
+
+@dataclass(frozen=True)
+class Study:
+    """What every stage may use, and, in the second half, what only a stage that asks for it gets.
+
+    Attributes
+    ----------
+    net : Network
+    info : tinycnn.data.DatasetInfo
+    images, labels : arrays
+        Training images, uint8 (N, H, W, C), and labels (N,).
+    val_images, val_labels : arrays
+        Images that training never saw.
+    masks : bool array (N_val, H, W) or None
+        The object's pixels in the validation images, where they are known.
+    seed : int
+    history : History or None
+        Of the training ("history").
+    recipe : str
+        How the network was trained, in words ("history").
+    histories : dict of str to History
+        Of the other recipes that were trained into this folder ("history").
+    judges : dict of str to Network
+        Trained apart: "another seed" and "another architecture" ("judges").
+    effort : float
+        In (0, 1]: the share of its iterations that an ascent takes; below 1 where training was cut short as well
+        ("effort").
+    """
+
+    net: object
+    info: object
+    images: np.ndarray
+    labels: np.ndarray
+    val_images: np.ndarray
+    val_labels: np.ndarray
+    masks: np.ndarray | None
+    seed: int
+    history: object = None
+    recipe: str = ""
+    histories: dict = field(default_factory=dict)
+    judges: dict = field(default_factory=dict)
+    effort: float = 1.0
+
+    @property
+    def convs(self):
+        """Each convolution's name with that of the ReLU after it: {"conv1": "relu1", ...}."""
+        layers = self.net.layers
+        return {a.name: b.name for a, b in pairwise(layers) if isinstance(a, Conv2D) and isinstance(b, ReLU)}
+
+    @property
+    def hidden(self):
+        """The last hidden layer, after its ReLU: the features of an image."""
+        return [layer.name for layer in self.net.layers if isinstance(layer, ReLU)][-1]
+
+    @property
+    def output(self):
+        """The layer of the class scores (logits)."""
+        return self.net.layer_names[-1]
+
+    @property
+    def zero(self):
+        """The colour of 0 in a drawing of signed values."""
+        return "mid-grey" if self.info.shape[2] == 3 else "white"
+
+    def name(self, label):
+        """Return the class name of a label, in words."""
+        return str(self.info.classes[int(label)]).replace("_", " ")
+
+    @property
+    def names(self):
+        """The class names, in words, in the order of the labels."""
+        return [self.name(c) for c in range(len(self.info.classes))]
+
+    def rng(self, stage):
+        """Return the generator of a stage."""
+        return streams.rng(self.seed, f"stage {stage}")
+
+    def examples(self):
+        """Return the indices of `SHOWN` validation images: the first of each of as many classes."""
+        firsts = np.sort([np.flatnonzero(self.val_labels == c)[0] for c in np.unique(self.val_labels)])
+        return np.concatenate([firsts, np.setdiff1d(np.arange(len(self.val_labels)), firsts)])[:SHOWN]
