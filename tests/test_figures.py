@@ -115,7 +115,7 @@ def test_bars_fall_and_carry_number_and_count():
 
 
 def test_intervals_stand_where_their_numbers_say():
-    rows = {"a": Interval(0.25, 0.2, 0.3), "b": Interval(-0.1, -0.3, 0.1)}
+    rows = {"a": Interval(0.25, 0.2, 0.3, 9), "b": Interval(-0.1, -0.3, 0.1, 9)}
     (ax,) = figures.intervals(rows, "Title", reference=(0.125, "chance")).axes
     segments = ax.collections[0].get_segments()
     assert np.allclose([s[:, 0] for s in segments], [[0.2, 0.3], [-0.3, 0.1]])
@@ -233,7 +233,7 @@ def one_of_each(name="a"):
             [["panel", "map", "count"], [name, "0", "0"], [name, "1", "7"]],
         ),
         "intervals": (
-            figures.intervals({name: Interval(0.5, 1 / 3, 0.75)}, name, name, name, (0.1, name)),
+            figures.intervals({name: Interval(0.5, 1 / 3, 0.75, 9)}, name, name, name, (0.1, name)),
             [["name", "mean", "low", "high"], [name, "0.5", "0.3333333333333333", "0.75"], [name, "0.1", "", ""]],
         ),
         "poster": (figures.poster(t[0], name, name), None),

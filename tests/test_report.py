@@ -263,9 +263,10 @@ def test_the_studys_numbers_stand_beside_the_sets_that_it_used_and_no_other(tmp_
     assert text.count("roughly 93 %") == 3 and "2,001 steps" in text and "not credible" in text
 
 
-def test_numbers_that_are_none_are_refused(tmp_path):
+def test_what_is_undefined_is_null_and_an_infinite_number_is_refused():
+    assert results.plain({"a": [float("nan"), 1.0], "b": np.float32("nan")}) == {"a": [None, 1.0], "b": None}
     with pytest.raises(ValueError, match="JSON"):
-        results.dumps({"loss": float("nan")})
+        results.dumps({"loss": float("inf")})
 
 
 def test_a_stage_takes_as_long_as_its_numbers_and_its_figures(tmp_path):

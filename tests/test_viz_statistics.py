@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from tinycnn import InputError
-from viz.metrics.statistics import Interval, accuracy_interval, interval
+from viz.metrics.statistics import Interval, accuracy_interval, interval, over_networks, paired
 
 
 def test_the_interval_is_the_mean_and_student_s_quantile_times_the_standard_error():
@@ -54,12 +54,12 @@ def test_the_interval_holds_the_true_mean_in_95_of_100_samples():
 
 
 def test_an_interval_is_written_with_its_unit_once():
-    assert f"{Interval(0.3123, 0.29, 0.3349):.1%}" == "31.2 % (29.0 to 33.5 %)"
-    assert f"{Interval(-0.5, -1, 0.25):.2f}" == "-0.50 (-1.00 to 0.25)"
+    assert f"{Interval(0.3123, 0.29, 0.3349, 9):.1%}" == "31.2 % (29.0 to 33.5 %)"
+    assert f"{Interval(-0.5, -1, 0.25, 9):.2f}" == "-0.50 (-1.00 to 0.25)"
 
 
 @pytest.mark.parametrize(
-    "values, level, named", [([1], 0.95, "values"), ([1, np.nan], 0.95, "values"), ([1, 2], 1, "level")]
+    "values, level, named", [([[1]], 0.95, "values"), ([1, np.inf], 0.95, "values"), ([1, 2], 1, "level")]
 )
 def test_bad_arguments_are_named(values, level, named):
     with pytest.raises(InputError, match=named):
@@ -78,3 +78,42 @@ def test_no_comparison_is_refused():
 def test_a_bad_accuracy_is_named(right, n, level, named):
     with pytest.raises(InputError, match=named):
         accuracy_interval(right, n, level)
+
+
+@pytest.mark.parametrize("networks", [3, 5, 10])
+def test_intervals_over_networks_hold_in_95_of_100_studies(networks):
+    """Means of networks around 0.7, each over images whose own spread is much larger; 95 % within one per cent."""
+    rng = np.random.default_rng(networks)
+    means = 0.7 + 0.05 * rng.standard_normal((40_000, networks))
+    half = stats.t.ppf(0.975, networks - 1) * means.std(1, ddof=1) / np.sqrt(networks)
+    for study in means[:50]:  # ours is this interval ...
+        found = over_networks(dict(enumerate(study)))
+        i = int((means == study).all(1).argmax())
+        assert (found.low, found.high) == pytest.approx((study.mean() - half[i], study.mean() + half[i]), rel=1e-9)
+    assert abs(np.mean(np.abs(means.mean(1) - 0.7) < half) - 0.95) < 0.01  # ... and this one holds
+    assert {3: 2.48, 5: 1.24, 10: 0.72}[networks] == pytest.approx(half[0] / means[0].std(ddof=1), abs=0.005)
+
+
+def test_a_network_counts_once_whatever_it_saw_and_what_is_undefined_is_left_out_and_counted():
+    values = {3: [1.0, np.nan, 3.0], 4: [5.0, 6.0, 7.0], 9: [np.nan, np.nan, 10.0]}
+    found = over_networks(values)
+    low, high = stats.ttest_1samp([2, 6, 10], 0).confidence_interval(0.95)
+    assert (found.mean, found.low, found.high, found.n, found.undefined) == pytest.approx((6, low, high, 3, 3))
+    assert over_networks({0: 1.0, 1: np.nan, 2: 3.0}) == interval([1.0, np.nan, 3.0])
+    assert interval([1.0, np.nan, 3.0]).n == 2 and interval([1.0, np.nan, 3.0]).undefined == 1
+    alone = interval([4.0, np.nan])
+    assert alone.mean == 4 and np.isnan([alone.low, alone.high]).all() and alone.n == 1
+    assert np.isnan(interval([]).mean)
+
+
+def test_differences_are_paired_network_by_network():
+    rng = np.random.default_rng(0)
+    a, b = ({seed: rng.random(20) for seed in (2, 5, 11)} for _ in range(2))
+    found = paired(a, b, comparisons=4)
+    differences = [a[s].mean() - b[s].mean() for s in a]
+    low, high = stats.ttest_1samp(differences, 0).confidence_interval(1 - 0.05 / 4)
+    assert (found.mean, found.low, found.high) == pytest.approx((np.mean(differences), low, high), rel=1e-9)
+    with pytest.raises(InputError, match="same networks"):
+        paired(a, {2: 1.0, 5: 2.0, 12: 3.0})
+    with pytest.raises(InputError, match="same images"):
+        over_networks({0: [1.0, 2.0], 1: [1.0]})

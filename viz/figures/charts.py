@@ -163,7 +163,7 @@ def bars(panels, title, note="", label="images", most=20):
     return fig
 
 
-def intervals(rows, title, note="", label="", reference=None):
+def intervals(rows, title, note="", label="", reference=None, dots=None):
     """Draw means with their confidence intervals, one below the other, on one axis that begins at 0.
 
     Parameters
@@ -173,6 +173,8 @@ def intervals(rows, title, note="", label="", reference=None):
         `label` names the axis.
     reference : (value, name), optional
         A dashed line to compare with.
+    dots : {name: values}, optional
+        The values that a row is the mean of, a mark for each.
     """
     left = MARGIN + 24 + 14 * max(map(len, rows))
     room = 44 if reference else 16  # for the reference's name, above the axes
@@ -182,19 +184,23 @@ def intervals(rows, title, note="", label="", reference=None):
     mean, low, high = np.array([(r.mean, r.low, r.high) for r in rows.values()]).T
     ax.errorbar(mean, y, xerr=(mean - low, high - mean), fmt="o", color=RIGHT, ms=7, lw=2.2, capsize=5)
     ax.set(yticks=[], ylim=(len(rows) - 0.5, -0.5), xlabel=label)
-    ax.set_xlim(min(0, 1.15 * low.min()), 1.15 * max(high.max(), reference[0] if reference else 0))
+    ends = [*low, *high, *mean, *(v for some in (dots or {}).values() for v in some), reference[0] if reference else 0]
+    ax.set_xlim(min(0, 1.15 * np.nanmin(ends)), 1.15 * np.nanmax(ends))
     ax.spines["left"].set_visible(False)
     ax.grid(visible=False, axis="y")
     ax.grid(axis="x", color="#e6e9ed", lw=0.8)
     for i, (name, value) in enumerate(zip(rows, mean)):
         fig.write(left - 14, top + 62 * (i + 0.5), name, size=11, ha="right", va="center")
         ax.annotate(f"{value:.3f}", (value, i), (0, 8), textcoords="offset points", ha="center", size=10, color=INK)
+        values = (dots or {}).get(name, ())
+        ax.plot(values, np.full(len(values), i + 0.28), "o", color=SOFT, ms=4, mew=0, alpha=0.6)
     if reference:
         ax.axvline(reference[0], color=SOFT, ls="--", lw=1.4)
         ax.annotate(
             reference[1], (reference[0], -0.5), (0, 4), textcoords="offset points", ha="center", size=10, color=SOFT
         )
     table = [(name, r.mean, r.low, r.high) for name, r in rows.items()]
+    table += [(name, value, None, None) for name, values in (dots or {}).items() for value in values]
     if reference:
         table.append((reference[1], reference[0], None, None))
     fig.data = ("name", "mean", "low", "high"), table

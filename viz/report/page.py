@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from markupsafe import Markup
 from PIL import Image
 
 from tinycnn import files
@@ -50,6 +51,10 @@ class Section:
     chapters : tuple of Chapter
     reported : (accuracy, steps, remark) or None
         What the study reports for this set.
+    seeds : list of int
+        Of the networks, where the section is of several.
+    over : dict
+        Their numbers in the shape of `metrics`, each as an interval over networks.
     """
 
     name: str
@@ -58,6 +63,8 @@ class Section:
     metrics: dict
     chapters: tuple
     reported: tuple | None = None
+    seeds: tuple = ()
+    over: dict | None = None
 
 
 def render(sections):
@@ -71,7 +78,7 @@ def render(sections):
     env = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    env.filters |= FILTERS | {f.__name__: f for f in (table, figure, groups, summary)}
+    env.filters |= FILTERS | {f.__name__: f for f in (table, figure, groups, summary, dots)}
     return env.get_template("report.html").render(sections=sections)
 
 
@@ -93,11 +100,27 @@ def summary(section):
     the accuracy of the 10 nearest in the t-SNE plane; how many classes both other networks recognise in the images that
     our preset makes.
     """
-    found = section.metrics["stages"]
+    found = (section.over or section.metrics)["stages"]
     shares = found.get("neighbors", {}).get("share_of_the_7_nearest", {})
-    pixels, features = (shares.get(space, {}).get("validation", {}).get("mean") for space in ("pixels", "features"))
+    pixels, features = (shares.get(space, {}).get("validation") for space in ("pixels", "features"))
+    if not section.over:  # an interval over the images of one network is no interval of the study
+        pixels, features = (share and share["mean"] for share in (pixels, features))
     plane = found.get("tsne", {}).get("all classes", {}).get("accuracy_of_10_nearest")
     return pixels, features, plane, found.get("maximization", {}).get("ways", {}).get("ours", {}).get("recognised")
+
+
+def dots(interval):
+    """Return a drawing, as SVG, of an interval with the `values` it is the mean of, on a scale of its own."""
+    values = [v for v in interval["values"].values() if v is not None]
+    ends = values + [interval[k] for k in ("low", "high") if interval[k] is not None]
+    if not values:
+        return ""
+    low, width = min(ends), max(ends) - min(ends) or 1.0
+    x = {k: 4 + 112 * (v - low) / width for k, v in interval.items() if k in ("mean", "low", "high") and v is not None}
+    marks = [f'<circle cx="{4 + 112 * (v - low) / width:.1f}" cy="8" r="2.5"/>' for v in values]
+    line = f'<path d="M{x["low"]:.1f} 8H{x["high"]:.1f}"/>' if len(x) == 3 else ""
+    mean = f'<path d="M{x["mean"]:.1f} 2V14"/>'
+    return Markup(f'<svg class="dots" width="120" height="16" aria-hidden="true">{line}{mean}{"".join(marks)}</svg>')
 
 
 def groups(pictures):
@@ -125,7 +148,7 @@ def table(facts, title=""):
 
 
 def _nested(value):
-    return isinstance(value, dict) and set(value) != {"mean", "low", "high"}
+    return isinstance(value, dict) and not {"mean", "low", "high"} <= set(value)
 
 
 def figure(picture, folder):

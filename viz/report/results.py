@@ -225,8 +225,8 @@ def discard(folder):
 
 
 def dumps(value):
-    """Return JSON that is the same text for the same numbers: floats by repr, NaN refused."""
-    return json.dumps(value, indent=1, allow_nan=False, default=_plain) + "\n"
+    """Return JSON that is the same text for the same numbers: floats by repr, what is undefined (NaN) as null."""
+    return json.dumps(_plain(value), indent=1, allow_nan=False) + "\n"
 
 
 def plain(value):
@@ -254,8 +254,10 @@ def _sprite(images, columns, **options):
 
 
 def _plain(value):
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    if isinstance(value, np.generic):
-        return value.item()
-    raise TypeError(f"no JSON for {type(value)}")
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, (np.ndarray, np.generic)):
+        return _plain(value.tolist())
+    return None if isinstance(value, float) and value != value else value

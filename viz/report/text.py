@@ -15,26 +15,33 @@ def number(value):
 
 
 def percent(share, digits=1):
-    """Return a share as a person writes it; a dash for None."""
+    """Return a share, or an interval of shares (96.4 ± 0.5 %), as a person writes it; a dash for None."""
+    if isinstance(share, dict):
+        half = "" if share["high"] is None else f" ± {100 * (share['high'] - share['mean']):.{digits}f}"
+        return f"{100 * share['mean']:.{digits}f}{half} %"
     return "\N{EN DASH}" if share is None else f"{100 * share:.{digits}f} %"
 
 
 def span(interval, digits=2):
-    """Return an interval {"mean", "low", "high"}: 0.31 (0.29 to 0.33)."""
-    return "{:.{d}f} ({:.{d}f} to {:.{d}f})".format(*(interval[k] for k in ("mean", "low", "high")), d=digits)
+    """Return an interval {"mean", "low", "high"}: 0.31 (0.29 to 0.33); a dash for what is undefined."""
+    return _span(interval, 1, digits)
 
 
 def span_percent(interval, digits=1):
     """Return an interval of shares: 31.2 % (29.0 to 33.4 %)."""
-    mean, low, high = (100 * interval[k] for k in ("mean", "low", "high"))
-    return f"{mean:.{digits}f} % ({low:.{digits}f} to {high:.{digits}f} %)"
+    return _span(interval, 100, digits, " %", " %")
 
 
 def span_points(interval, digits=1):
     """Return an interval of a difference of shares, in percentage points: 1.1 (0.1 to 2.1) percentage points."""
-    return "{:.{d}f} ({:.{d}f} to {:.{d}f}) percentage points".format(
-        *(100 * interval[k] for k in ("mean", "low", "high")), d=digits
+    return _span(interval, 100, digits) + " percentage points"
+
+
+def _span(interval, factor, digits, after_mean="", after_high=""):
+    mean, low, high = (
+        "\N{EN DASH}" if interval[k] is None else f"{factor * interval[k]:.{digits}f}" for k in ("mean", "low", "high")
     )
+    return f"{mean}{after_mean} ({low} to {high}{after_high})"
 
 
 def words(name):

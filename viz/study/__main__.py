@@ -40,6 +40,20 @@ def whole(least):
     return read
 
 
+def seeds(text):
+    """Read "0-4" or "0,3,8-10" as a tuple of seeds, in order."""
+    found = set()
+    for part in text.split(","):
+        ends = part.split("-")
+        if not (len(ends) <= 2 and all(end.isascii() and end.isdecimal() for end in ends)):
+            raise argparse.ArgumentTypeError(f"expected seeds like 0-4 or 0,3,8, got {text!r}")
+        first, last = int(ends[0]), int(ends[-1])
+        if not first <= last < first + 1000:
+            raise argparse.ArgumentTypeError(f"expected at most 1000 seeds in rising order, got {part!r}")
+        found.update(range(first, last + 1))
+    return tuple(sorted(found))
+
+
 def parse(argv, prog):
     """Return the arguments."""
     p = Parser(prog, description=ABOUT, allow_abbrev=False)
@@ -64,8 +78,34 @@ def parse(argv, prog):
         "official trains on the 5,000 and validates on the 8,000 test images (default: study)",
     )
     p.add_argument("--backend", default="auto", help="auto, reference, cpu or gpu")
-    p.add_argument("--only", nargs="+", choices=tuple(STAGES), metavar="STAGE", help="these stages alone; see --list")
-    p.add_argument("--seed", type=whole(0), default=0, metavar="N")
+    p.add_argument(
+        "--only",
+        nargs="+",
+        choices=[s.name for s in STAGES.values() if s.over == "network"],
+        metavar="STAGE",
+        help="these stages alone; see --list",
+    )
+    one_or_many = p.add_mutually_exclusive_group()
+    one_or_many.add_argument("--seed", type=whole(0), default=0, metavar="N", help="of everything random (default: 0)")
+    one_or_many.add_argument(
+        "--seeds",
+        type=seeds,
+        default=(),
+        metavar="N-M",
+        help="a study for each, into OUT/<dataset>/seed-K, and a summary over networks: 0-4, or 0,3,8",
+    )
+    p.add_argument(
+        "--workers",
+        metavar="WHERE",
+        help="do the parts on Dask's workers: local:N, or the scheduler's address, tcp://host:port",
+    )
+    p.add_argument(
+        "--summarize",
+        nargs="?",
+        const=True,
+        metavar="OUT",
+        help="summarize the studies that lie in OUT/<dataset>/*, however they came to be, and stop",
+    )
     p.add_argument("--resume", action="store_true", help="continue where the last run stopped, keep what is done")
     p.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="default: out")
     p.add_argument("--list", action="store_true", help="list the data sets and the stages, and stop")
@@ -79,11 +119,16 @@ def main(argv=None, prog="python -m viz.study"):
     args = vars(parse(argv, program))
     if args.pop("list"):
         return list_all()
-    from . import run  # not needed to list the stages or to refuse a bad argument
+    summarize = args.pop("summarize")
+    from . import networks  # not needed to list the stages or to refuse a bad argument
+    from .run import Options
 
     try:
         with threadpool_limits(1, user_api="blas"):  # sums of the same order whatever the machine's threads
-            run.run(run.Options(**args, command=shlex.join([*prog.split(), *argv])))
+            if summarize:
+                networks.summarize_all(args["out"] if summarize is True else Path(summarize))
+            else:
+                networks.run(Options(**args, command=shlex.join([*prog.split(), *argv])))
     except (InputError, OSError, MemoryError) as e:
         text = e.strerror if isinstance(e, OSError) and e.strerror else str(e)
         place = f": {e.filename}" if getattr(e, "filename", None) and str(e.filename) not in text else ""

@@ -1,5 +1,9 @@
 """How long a run will still take: what each part usually takes, times how this run compares with that so far."""
 
+from tinycnn import files
+
+from .judges import JUDGES
+
 # Seconds on two cores, by the study's network: a step of training, and one of the deep network.
 MODELS = ("mnist", "cifar10", "stl10")
 STEP = (0.05, 0.08, 0.85)
@@ -14,10 +18,12 @@ class Estimate:
     ----------
     parts : dict of float
         By any key: the usual seconds of each part.
+    lanes : int
+        How many parts are done at a time.
     """
 
-    def __init__(self, parts):
-        self._left, self._usual, self._took = dict(parts), BELIEF, BELIEF
+    def __init__(self, parts, lanes=1):
+        self._left, self._usual, self._took, self._lanes = dict(parts), BELIEF, BELIEF, lanes
 
     def done(self, key, seconds=None):
         """Part `key` took `seconds`; None: there was nothing to do, which says nothing about the rest."""
@@ -27,17 +33,17 @@ class Estimate:
 
     def left(self):
         """Return the seconds that the remaining parts will take if they go on as those before."""
-        return self._took / self._usual * sum(self._left.values())
+        return self._took / self._usual * sum(self._left.values()) / self._lanes
 
 
 def parts(info, steps, judge_steps, stages, effort=1.0):
-    """Return the usual seconds of a data set's parts, {part: seconds}.
+    """Return the usual seconds of the parts of a study of one network, {part: seconds}.
 
     Parameters
     ----------
     info : tinycnn.data.DatasetInfo
     steps, judge_steps : int
-        Of the network's training, and of each judge's; 0: without judges.
+        Of the network's training, and of each judge's.
     stages : sequence of viz.study.table.Stage
         Those that will run.
     effort : float
@@ -45,6 +51,6 @@ def parts(info, steps, judge_steps, stages, effort=1.0):
     """
     i = MODELS.index(info.model)
     usual = {"training": steps * STEP[i]}
-    if judge_steps:
-        usual["judges"] = judge_steps * (STEP[i] + DEEP_STEP[i])
+    for name, deep in JUDGES.items():
+        usual[f"judge-{files.slug(name)}"] = judge_steps * (DEEP_STEP if deep else STEP)[i]
     return usual | {stage.name: stage.seconds[i] * (effort if "effort" in stage.uses else 1) for stage in stages}

@@ -1,5 +1,6 @@
 """The records of a run: reading them back, and what a run came from: version, commit, packages, machine, memory."""
 
+import contextlib
 import json
 import os
 import platform
@@ -10,6 +11,8 @@ import tempfile
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+
+import filelock
 
 import tinycnn
 from tinycnn import InputError, train
@@ -37,17 +40,42 @@ def read(path):
 
 
 def read_history(path):
-    """Return the `History` in a file.
+    """Return the `History` in a file; None if there is no such file.
 
     Raises
     ------
     InputError
         The file holds something else.
     """
+    found = read(path)
     try:
-        return train.History(**read(path))
+        return train.History(**found) if found else None
     except TypeError as e:
         raise InputError(f"{path}: not a history of training; remove it") from e
+
+
+@contextlib.contextmanager
+def lock(folder, part):
+    """Context in which no other process does this part, or works, in a folder.
+
+    Raises
+    ------
+    InputError
+        Another one does, on this machine or on one that shares the folder; names it.
+    """
+    path = Path(folder) / ".locks" / part
+    path.parent.mkdir(parents=True, exist_ok=True)
+    owner = path.with_name(f"{part}-owner")
+    try:
+        with filelock.FileLock(path, timeout=1):
+            owner.write_text(f"process {os.getpid()} on {platform.node()}")
+            try:
+                yield
+            finally:
+                owner.unlink(missing_ok=True)
+    except filelock.Timeout as e:
+        who = owner.read_text() if owner.exists() else "another process"
+        raise InputError(f"{folder}: {who} is at work on it ({part}); wait for it, or choose another --out") from e
 
 
 def check_writable(folder):

@@ -1,16 +1,19 @@
 """The data sets of a run, as the study splits them."""
 
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from tinycnn import InputError, data, files, models
 
+from . import fingerprint
+
 PROTOCOLS = ("study", "official")  # of STL-10: see `built_in`
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DataSet:
     """Images to train on, images that training never sees, and what is known of them.
 
@@ -20,6 +23,8 @@ class DataSet:
     images, labels, val_images, val_labels : arrays
         As `tinycnn.data.load` returns them.
     masks : bool array (N_val, H, W) or None
+    protocol : str
+        How they were split.
     built_in : bool
         Whether ``--dataset`` names it; a folder of ``--images`` is none, whatever its name.
     """
@@ -30,6 +35,7 @@ class DataSet:
     val_images: np.ndarray
     val_labels: np.ndarray
     masks: np.ndarray | None = None
+    protocol: str = "the set's own split"
     built_in: bool = True
 
     @property
@@ -42,6 +48,25 @@ class DataSet:
         """All images and labels."""
         return self.images, self.labels, self.val_images, self.val_labels
 
+    @cached_property
+    def digest(self):
+        """A SHA-256 of all images and labels."""
+        return fingerprint.of_arrays(self.arrays)
+
+
+@lru_cache(maxsize=1)
+def load(name, images=None, model=None, root="data", download=False, protocol="study"):
+    """Return a data set, and keep it until another is asked for.
+
+    Parameters
+    ----------
+    name : str or None
+        One of `data.NAMES`, or None for the folder `images`, whose pictures are made as `model` takes them.
+    images, model, root, download, protocol
+        See `built_in` and `of_folder`.
+    """
+    return of_folder(images, model) if name is None else built_in(name, root, download, protocol)
+
 
 def built_in(name, root="data", download=False, protocol="study"):
     """Return one of `data.NAMES`.
@@ -53,7 +78,8 @@ def built_in(name, root="data", download=False, protocol="study"):
     if name == "stl10" and protocol == "study":
         images, labels = (np.concatenate(both) for both in zip(train, test))
         train, test = (images[:10_000], labels[:10_000]), (images[10_000:], labels[10_000:])
-    return DataSet(data.info(name), *train, *test, data.masks(name, "test") if name == "shapes" else None)
+    masks = data.masks(name, "test") if name == "shapes" else None
+    return DataSet(data.info(name), *train, *test, masks, **({"protocol": protocol} if name == "stl10" else {}))
 
 
 def of_folder(path, model=None):

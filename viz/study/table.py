@@ -27,6 +27,8 @@ class Stage:
         What it usually takes on two cores, with the study's networks for MNIST, CIFAR-10 and STL-10.
     uses : tuple of "history", "judges", "effort"
         What it gets of a `Study` besides network, images and seed; all of it is part of its fingerprint.
+    over : "network" or "networks"
+        "networks": it is done once, after the studies of all seeds, and gets a `viz.study.networks.Networks`.
     module, words : str, optional
         Its module and its template, if they stand elsewhere.
     """
@@ -36,6 +38,7 @@ class Stage:
     about: str
     seconds: tuple
     uses: tuple = ()
+    over: str = "network"
     module: str = ""
     words: str = ""
 
@@ -108,6 +111,13 @@ STAGES = {
             "Images made to excite classes and hidden units, way by way, and whether other networks recognise them.",
             (40, 60, 280),
             ("judges", "effort"),
+        ),
+        Stage(
+            "summary",
+            "Over networks",
+            "Every number as a mean over networks that differ in their seed alone, with its interval.",
+            (1, 1, 1),
+            over="networks",
         ),
     )
 }

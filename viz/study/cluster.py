@@ -1,0 +1,174 @@
+"""The parts of studies on Dask's workers: on this machine, or wherever a scheduler has some.
+
+A part is a task: it reads files of its study's folder and writes others. Where all workers see the folder, a part that
+loses its worker goes on from its checkpoint on another one; where they do not, the files travel through the scheduler,
+and such a part begins anew. Data sets that are not embedded must lie on each worker's machine under the same path.
+
+One part is done at a time in each worker's process, with its share of the machine's cores: as many threads as there
+are cores for each worker. Start workers as ``dask worker tcp://host:8786 --nworkers 2 --nthreads 1``.
+"""
+
+import os
+import sys
+import tempfile
+import threading
+import traceback
+import uuid
+from dataclasses import replace
+from pathlib import Path
+
+from tinycnn import InputError, files
+
+from . import fingerprint, judges
+from .run import Run
+from .table import STAGES
+
+ONE = threading.Lock()  # a part at a time in a process: matplotlib's drawing is not safe in several threads
+
+
+class Pool:
+    """Parts are done by Dask's workers; a context that closes what it started."""
+
+    def __init__(self, options):
+        try:
+            import distributed
+        except ImportError as e:
+            raise InputError('--workers needs Dask: pip install "tinycnn[cluster]"') from e
+        self.distributed, self.where = distributed, options.workers
+        self.options = replace(
+            options,
+            out=options.out.resolve(),
+            data_dir=str(Path(options.data_dir).expanduser().resolve()),
+            images=options.images and str(Path(options.images).expanduser().resolve()),
+            download=False,
+        )
+        self.parts, self.token = {}, None
+
+    def __enter__(self):
+        self.cluster = None
+        if self.where.startswith("local:"):
+            count = self.where.removeprefix("local:")
+            if not (count.isdecimal() and 1 <= int(count) <= 1000):
+                raise InputError(f"--workers {self.where}: expected local:N with a number of workers")
+            self.cluster = self.distributed.LocalCluster(
+                n_workers=int(count), threads_per_worker=1, dashboard_address="127.0.0.1:0"
+            )
+            self.client = self.distributed.Client(self.cluster)
+        elif self.where.startswith(("tcp://", "tls://")):
+            try:
+                self.client = self.distributed.Client(self.where, timeout="10s")
+                self.client.wait_for_workers(1, timeout=60)
+            except (OSError, TimeoutError) as e:
+                raise InputError(f"--workers {self.where}: no scheduler with workers answers there ({e})") from e
+        else:
+            raise InputError(f"--workers {self.where}: expected local:N or a scheduler's address, tcp://host:port")
+        self.lanes = len(self.client.scheduler_info(n_workers=-1)["workers"])
+        print(f"{self.lanes} workers, dashboard at {self.client.dashboard_link}", flush=True)
+        self._same_code()
+        self._shared_folder()
+        return self
+
+    def __exit__(self, *_):
+        self.client.cancel(list(self.parts))
+        if self.token is not None:
+            self.token.unlink(missing_ok=True)
+        self.client.close()
+        if self.cluster is not None:
+            self.cluster.close()
+
+    def _same_code(self):
+        """Raise unless all workers compute with this very code."""
+        ours = fingerprint.of_code("viz.study.cluster")
+        for worker, theirs in self.client.run(fingerprint.of_code, "viz.study.cluster").items():
+            if theirs != ours:
+                raise InputError(f"--workers {self.where}: {worker} has another version of this program; update it")
+
+    def _shared_folder(self):
+        """See whether all workers see the output folder."""
+        token = self.options.out / f".shared-{uuid.uuid4().hex}"
+        files.write_text(token, "")
+        self.token = token
+        self.shared = all(self.client.run(os.path.exists, str(token)).values())
+        if not self.shared:
+            print("workers do not see the output folder: files travel through the scheduler", flush=True)
+
+    def submit(self, order, study, part):
+        """Take a part; those of a lower `order` come first."""
+        what = None if self.shared else self.client.scatter(_read(study, part), hash=False)
+        hosts = {}
+        for worker in self.client.scheduler_info(n_workers=-1)["workers"].values():
+            hosts[worker["host"]] = hosts.get(worker["host"], 0) + 1
+        folder = study.folder.resolve()
+        key = f"{study.info.name}-seed-{study.seed}-{part}-{uuid.uuid4().hex[:8]}"
+        args = (self.options, study.name, study.seed, str(folder), part, what, hosts)
+        future = self.client.submit(do, *args, key=key, priority=-order, pure=False)
+        self.parts[future] = study, part
+
+    def next(self):
+        """Wait for a part; return (study, part, (seconds, what, remarks) or None, what went wrong or None)."""
+        done = self.distributed.wait(list(self.parts), return_when="FIRST_COMPLETED").done
+        future = min(done, key=lambda f: f.key)
+        study, part = self.parts.pop(future)
+        error = future.exception()
+        if error is not None:
+            return study, part, None, self._told(error)
+        found, written = future.result()
+        _write(study.folder, part, written)
+        return study, part, found, None
+
+    def _told(self, error):
+        """The last lines of what went wrong, in one."""
+        if isinstance(error, self.distributed.KilledWorker):
+            return "its worker was lost again and again (out of memory?)"
+        return " ".join("".join(traceback.format_exception_only(type(error), error)).split())
+
+    @property
+    def busy(self):
+        """Whether there is something to wait for."""
+        return bool(self.parts)
+
+
+def do(options, name, seed, folder, part, what, hosts):
+    """Do a part in a worker; return its outcome, and the files it wrote if the folder is not shared."""
+    import scipy.linalg.cython_blas  # noqa: F401  (loads SciPy's own BLAS, so that the limit reaches it)
+    from distributed import get_worker
+    from threadpoolctl import threadpool_limits
+
+    if "numba" not in sys.modules:  # it reads its number of threads when it is imported
+        address = get_worker().address
+        here = hosts.get(address.split("://")[-1].rsplit(":", 1)[0], 1)
+        os.environ.setdefault("NUMBA_NUM_THREADS", str(max(1, _cores() // here)))
+    with ONE, threadpool_limits(1, user_api="blas"):
+        if what is None:
+            return Run(options, name, seed, folder).do(part), {}
+        with tempfile.TemporaryDirectory() as own:
+            _write(Path(own), "", what)
+            found = Run(options, name, seed, own).do(part)
+            names = [p.relative_to(own) for p in Path(own).rglob("*") if p.is_file() and p.parent.name != ".locks"]
+            return found, {str(n): raw for n in names if (raw := (Path(own) / n).read_bytes()) != what.get(str(n))}
+
+
+def _cores():
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def _read(study, part):
+    """The files that a part needs of its study's folder: {name: bytes}."""
+    names = [f"checkpoint-{study.options.recipe if part == 'training' else part}.safetensors"]
+    if part in STAGES:
+        names = ["weights.safetensors", *(p.name for p in study.folder.glob("history-*.json"))]
+        if "judges" in STAGES[part].uses:
+            names += [f"checkpoint-judge-{files.slug(name)}.safetensors" for name in judges.JUDGES]
+    paths = [study.folder / name for name in names]
+    return {path.name: path.read_bytes() for path in paths if path.exists()}
+
+
+def _write(folder, part, written):
+    """Write files into a study's folder, a stage's result last; older ones of the stage go."""
+    for name in sorted(written, key=lambda name: name.endswith("result.json")):
+        files.write_bytes(folder / name, written[name])
+    if part in STAGES and written:
+        for path in (folder / part).iterdir():
+            if str(path.relative_to(folder)) not in written and not path.name.startswith("."):
+                path.unlink()

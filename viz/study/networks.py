@@ -1,0 +1,322 @@
+"""A study of one network or of several: which part is done when, what is found over networks, and the report.
+
+OUT/<dataset>/              a study of one network, or, with several seeds,
+OUT/<dataset>/seed-K/       one of each
+OUT/<dataset>/summary.json  what is found over networks: numbers that the seeds determine
+OUT/<dataset>/<stage>/      of a stage over networks
+OUT/report.html
+"""
+
+import contextlib
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tinycnn import InputError, data, files, get_ops
+from viz.report import page, results
+from viz.report.text import duration
+
+from . import fingerprint, recipes, records, words
+from .estimate import Estimate
+from .run import Run
+from .table import STAGES
+
+SAME = ("dataset", "recipe", "protocol", "model", "images")  # settings that networks of one study share
+
+
+def run(options):
+    """Check all that can be checked, then do every part of every study, and write the report.
+
+    Raises
+    ------
+    InputError, OSError
+        Bad input, before anything is written; a file that cannot be written; parts that failed on workers.
+    """
+    start = time.perf_counter()
+    get_ops(options.backend, "float32")
+    found = {name: options.load(name) for name in options.sets()}  # all data are there before anything is trained
+    if len({one.folder for one in found.values()}) < len(found):
+        raise InputError(f"--images {options.images}: the folder has the name of a data set of this run; rename it")
+    folders = {name: options.out / one.folder for name, one in found.items()}
+    del found
+    places = [
+        (name, seed, folder / f"seed-{seed}" if options.seeds else folder)
+        for name, folder in folders.items()
+        for seed in options.seeds or (options.seed,)
+    ]
+    for *_, folder in places:
+        records.check_writable(folder)
+    studies = [Run(options, *place) for place in places]
+    with contextlib.ExitStack() as stack:
+        for study in studies:
+            stack.enter_context(records.lock(study.folder, "run"))
+        for study in studies:
+            study.check()
+        pool = stack.enter_context(_pool(options))
+        for study in studies:
+            study.begin()
+        failed = Work(studies, pool, options).go()
+    if options.seeds:
+        for folder in folders.values():
+            summarize(folder)
+    write_report(options.out)
+    if failed:
+        raise InputError(f"{len(failed)} parts failed: {'; '.join(failed)}. The others are done; --resume does these")
+    print(f"{options.out / 'report.html'}: done in {duration(time.perf_counter() - start)}")
+
+
+def _pool(options):
+    if options.workers is None:
+        return Here()
+    from .cluster import Pool
+
+    return Pool(options)
+
+
+class Here:
+    """Parts are done in this process, one at a time, in the order of the studies."""
+
+    lanes = 1
+
+    def __enter__(self):
+        self.waiting = []
+        return self
+
+    def __exit__(self, *_):
+        return None
+
+    def submit(self, order, study, part):
+        """Take a part; those of a lower `order` come first."""
+        self.waiting.append((order, study, part))
+
+    def next(self):
+        """Do a part; return (study, part, (seconds, what, remarks), None)."""
+        one = min(self.waiting, key=lambda one: one[0])
+        self.waiting.remove(one)
+        _, study, part = one
+        return study, part, study.do(part), None
+
+    @property
+    def busy(self):
+        """Whether there is something to wait for."""
+        return bool(self.waiting)
+
+
+class Work:
+    """Every part of every study, each as soon as what it needs is done."""
+
+    def __init__(self, studies, pool, options):
+        self.pool, self.several = pool, bool(options.seeds)
+        self.waiting = {(study, part): i for i, (study, part) in enumerate((s, p) for s in studies for p in s.parts)}
+        self.left = {study: set(study.parts) for study in studies}
+        plan = {(study, part): seconds for study in studies for part, seconds in study.plan().items()}
+        self.total, self.clock, self.told = len(plan), Estimate(plan, pool.lanes), set()
+
+    def go(self):
+        """Do it all; return what failed, in words."""
+        failed = []
+        self.hand_out()
+        while self.pool.busy:
+            study, part, done, error = self.pool.next()
+            self.introduce(study)
+            if error is None:
+                self.finish(study, part, *done)
+            else:
+                failed.append(f"{study.folder}, {part}: {error}")
+                print(f"  {self.called(study)}{part:<28} failed: {error}", flush=True)
+            self.hand_out()
+        return failed
+
+    def hand_out(self):
+        """Give the pool what can be done now; what is kept is done at once."""
+        for (study, part), order in list(self.waiting.items()):
+            if any(need in self.left[study] for need in study.parts[part]) or (study, part) not in self.waiting:
+                continue
+            del self.waiting[study, part]
+            if (kept := study.kept(part)) is not None:
+                self.introduce(study)
+                self.finish(study, part, None, f"{len(kept.pictures)} figures", [])
+            else:
+                self.pool.submit(order, study, part)
+
+    def finish(self, study, part, seconds, what, remarks):
+        """Keep the books of a part that is done, and say so."""
+        self.left[study].remove(part)
+        if part not in STAGES:
+            study.took(part, seconds)
+        if part == "training":
+            study.keep_what_is_of_this_network()
+        if not self.left[study]:
+            study.record()
+            study.forget()
+        self.clock.done((study, part), seconds)
+        for remark in remarks:
+            print(f"  {remark}")
+        left = self.clock.left()
+        left = f"about {left / 60:.0f} min left" if left > 90 else f"about {left:.0f} s left" if left >= 1 else ""
+        took = "kept     " if seconds is None else f"{seconds:7.1f} s"
+        count = f"{self.total - sum(map(len, self.left.values()))} of {self.total}" if self.several else ""
+        print(f"  {self.called(study)}{part:<28}{took}  {what:<24}{count:<14}{left}".rstrip(), flush=True)
+
+    def called(self, study):
+        """The name of a study among several."""
+        return f"{study.info.name} seed {study.seed}: " if self.several else ""
+
+    def introduce(self, study):
+        """Say what a study is of, once for each data set."""
+        if study.name not in self.told:
+            self.told.add(study.name)
+            counts = f"{len(study.set.images):,} training and {len(study.set.val_images):,} validation images"
+            print(f"{study.info.title}: {counts}, recipe {study.options.recipe}, {study.steps:,} steps", flush=True)
+
+
+# -- over networks -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Networks:
+    """What a stage over networks gets.
+
+    Attributes
+    ----------
+    info : tinycnn.data.DatasetInfo
+    metrics : dict
+        {seed: what metrics.json holds of that network}, seeds in order.
+    folders : dict
+        {seed: the folder of its study}: its weights, its stages.
+    """
+
+    info: Any
+    metrics: dict
+    folders: dict
+
+    def net(self, seed, backend="auto"):
+        """Return the trained network of a seed."""
+        from tinycnn import Network
+
+        return Network.load(self.folders[seed] / "weights.safetensors", backend)
+
+
+def find_networks(folder):
+    """Return the `Networks` of the studies in a folder's sub-folders, however they came to be; None if there are none.
+
+    Raises
+    ------
+    InputError
+        Two of them have other settings, steps or stages, or the same seed; names both.
+    """
+    runs, metrics, folders = {}, {}, {}
+    for path in sorted(Path(folder).glob("*/metrics.json")):
+        run, found = records.read(path.with_name("run.json")), records.read(path)
+        if "settings" not in run or "seed" not in found:
+            continue
+        seed = found["seed"]
+        if seed in folders:
+            raise InputError(f"{folders[seed]} and {path.parent} are both of seed {seed}; remove one of them")
+        runs[seed], metrics[seed], folders[seed] = run, found, path.parent
+    if not runs:
+        return None
+    first = min(runs)
+    for seed in runs:
+        same = {name: [runs[s]["settings"][name] for s in (first, seed)] for name in SAME}
+        same |= {"steps": [metrics[s]["steps"] for s in (first, seed)]}
+        same |= {"stages": [sorted(metrics[s]["stages"]) for s in (first, seed)]}
+        for name, (a, b) in same.items():
+            if a != b:
+                a, b = (str(v)[:12] if name == "images" else v for v in (a, b))
+                raise InputError(f"{folders[first]} has {name} {a}, {folders[seed]} {b}: not networks of one study")
+    info = runs[first]["info"]
+    order = sorted(runs)
+    return Networks(
+        data.DatasetInfo(**info), {seed: metrics[seed] for seed in order}, {seed: folders[seed] for seed in order}
+    )
+
+
+def summarize(folder):
+    """Do the stages over networks of a data set's folder; write summary.json, all that they found.
+
+    Returns
+    -------
+    bool
+        Whether there are networks.
+    """
+    networks = find_networks(folder)
+    if networks is None:
+        return False
+    found = {}
+    for stage in STAGES.values():
+        if stage.over == "networks":
+            began = time.perf_counter()
+            pictures, facts = stage.run(networks)
+            code = fingerprint.of_code(stage.module)
+            done = results.keep(Path(folder) / stage.name, pictures, facts, began, "", code)
+            found[stage.name] = done.facts
+    seeds = list(networks.metrics)
+    files.write_text(
+        Path(folder) / "summary.json", results.dumps({"dataset": networks.info.name, "seeds": seeds, "stages": found})
+    )
+    print(f"{folder}: {len(seeds)} networks, seeds {', '.join(map(str, seeds))}", flush=True)
+    return True
+
+
+def summarize_all(out):
+    """Make the summaries of all data sets in a folder, and the report.
+
+    Raises
+    ------
+    InputError
+        There are no studies, or some that do not belong together.
+    """
+    if not sum(summarize(folder) for folder in sorted(Path(out).glob("*/")) if folder.is_dir()):
+        raise InputError(f"{out}: no studies of networks in it; they lie in {out}/<dataset>/seed-K")
+    write_report(out)
+    print(f"{Path(out) / 'report.html'}")
+
+
+# -- the report --------------------------------------------------------------------------------------------------------
+
+
+def write_report(out):
+    """Write OUT/report.html of all studies that lie in the folder, whenever they were made."""
+    order = {name: i for i, name in enumerate(data.NAMES)}
+    folders = sorted(
+        (p for p in Path(out).glob("*") if p.is_dir()), key=lambda p: (order.get(p.name, len(order)), p.name)
+    )
+    sections = [read(folder) for folder in folders for read in (read_section, read_networks)]
+    page.write(Path(out) / "report.html", [section for section in sections if section is not None])
+
+
+def read_section(folder):
+    """Return what the report shows of the study of one network; None if the folder holds no finished one."""
+    run, metrics = records.read(folder / "run.json"), records.read(folder / "metrics.json")
+    if "info" not in run:
+        return None
+    info = data.DatasetInfo(**run["info"])
+    said = {k: v for k, v in metrics.items() if k != "stages"} | {"title": info.title, "classes": info.classes}
+    reported = recipes.REPORTED.get(info.name) if run["built_in"] else None
+    return page.Section(folder.name, info, run, metrics, _chapters(folder, metrics["stages"], said), reported)
+
+
+def read_networks(folder):
+    """Return what the report shows of several networks: what is found over them, and the figures of the first."""
+    summary = records.read(folder / "summary.json")
+    networks = find_networks(folder) if summary else None
+    if networks is None:
+        return None
+    first = read_section(networks.folders[summary["seeds"][0]])
+    said = {"title": first.info.title, "classes": first.info.classes, "first": summary["seeds"][0]}
+    chapters = (*_chapters(folder, summary["stages"], said), *first.chapters)
+    numbers = summary["stages"]["summary"]["numbers"]
+    return replace(first, name=f"{folder.name}-networks", chapters=chapters, seeds=summary["seeds"], over=numbers)
+
+
+def _chapters(folder, stages, said):
+    """The stages that lie in a folder, each with what is said of it."""
+    chapters = []
+    for stage in STAGES.values():
+        done = results.find(folder / stage.name) if stage.name in stages else None
+        if done is not None:
+            captions = words.speak(stage.words, done, said)
+            chapters.append(page.Chapter(stage.name, stage.heading, stage.about, folder / stage.name, done, captions))
+    return tuple(chapters)
