@@ -152,6 +152,10 @@ def test_one_thread_and_two_give_the_same_bytes(done, tmp_path):
         (["--dataset", "cifar10", "--data-dir", "nowhere"], "nowhere"),
         (["--dataset", "stl10", "--data-dir", "nowhere"], "nowhere"),
         (["--images", "nowhere"], "nowhere"),
+        (["--images", ""], "names no folder"),
+        (["--images", "two\nlines"], r"two\nlines: no such folder"),
+        (["--images", "caf\udce9"], r"'caf\udce9': no text in UTF-8"),
+        (["--model", "mnist"], "goes with --images"),
         (["--picture"], "--picture"),
     ],
 )
@@ -179,6 +183,12 @@ def test_missing_data_is_found_before_the_first_data_set_is_trained(capsys, tmp_
     monkeypatch.setattr(Recipe, "fit", lambda *a, **k: pytest.fail("trained all the same"))
     assert call(["--dataset", "digits", "mnist", "--data-dir", tmp_path, "--out", tmp_path / "out"]) == 2
     assert "mnist" in capsys.readouterr().err
+
+
+def test_ctrl_c_outside_of_training_costs_one_line_too(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(sets, "built_in", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert call(["--out", tmp_path]) == 130
+    assert capsys.readouterr().err == "\nrun_all.py: stopped; run the same command with --resume to go on\n"
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import scipy.linalg.cython_blas  # noqa: F401  (loads SciPy's own BLAS now, so t
 from threadpoolctl import threadpool_limits
 
 from tinycnn import InputError, data, models
+from tinycnn.errors import check_text
 
 from . import sets
 from .recipes import RECIPES
@@ -69,7 +70,12 @@ def parse(argv, prog):
     p.add_argument("--resume", action="store_true", help="continue where the last run stopped, keep what is done")
     p.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="default: out")
     p.add_argument("--list", action="store_true", help="list the data sets and the stages, and stop")
-    return p.parse_args(argv)
+    args = p.parse_args(argv)
+    if args.images == "":
+        p.error("argument --images: names no folder")
+    if args.model and not args.images:
+        p.error("argument --model: goes with --images; a built-in set has its own network")
+    return args
 
 
 def main(argv=None, prog="python -m viz.study"):
@@ -82,15 +88,18 @@ def main(argv=None, prog="python -m viz.study"):
     from . import run  # not needed to list the stages or to refuse a bad argument
 
     try:
+        for text in argv:
+            check_text(text, "argument")
         with threadpool_limits(1, user_api="blas"):  # sums of the same order whatever the machine's threads
             run.run(run.Options(**args, command=shlex.join([*prog.split(), *argv])))
     except (InputError, OSError, MemoryError) as e:
         text = e.strerror if isinstance(e, OSError) and e.strerror else str(e)
         place = f": {e.filename}" if getattr(e, "filename", None) and str(e.filename) not in text else ""
-        print(f"{program}: error: {text}{place}", file=sys.stderr)
+        line = f"{text}{place}".replace("\n", "\\n")  # of a file's name
+        print(f"{program}: error: {line}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as e:
-        print(f"\n{program}: {e or 'stopped'}; run the same command with --resume to go on", file=sys.stderr)
+        print(f"\n{program}: {str(e) or 'stopped'}; run the same command with --resume to go on", file=sys.stderr)
         return 130
     return 0
 
