@@ -167,6 +167,7 @@ def test_info_says_what_was_done_to_the_pictures(tmp_path, shape, model):
     )  # fmt: skip
     for text in (info.title, info.source):
         assert f"resized and cropped to {shape[0]}x{shape[1]}" in text
+    assert "a fifth of each class, by a hash of the files' names" in info.source
     assert str(root) in info.source and data.images(root, shape)[0].shape == (2, *shape)
 
 

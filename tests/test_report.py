@@ -4,7 +4,7 @@ import base64
 import io
 import re
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -169,6 +169,10 @@ def test_results_come_back_from_disk_only_if_they_are_whole(tmp_path):
     (tmp_path / "result.json").write_text("{")
     assert results.find(tmp_path) is None
     assert results.find(tmp_path / "nowhere") is None
+    section(tmp_path)
+    for wrong in ({"facts": [1]}, {"seconds": "7"}, {"pictures": [asdict(kept.pictures[0]) | {"facts": None}]}):
+        (tmp_path / "result.json").write_text(results.dumps(asdict(kept) | wrong))
+        assert results.find(tmp_path) is None, wrong
 
 
 def test_pictures_of_an_earlier_run_do_not_stay_behind(tmp_path):

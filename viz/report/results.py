@@ -213,7 +213,9 @@ def find(folder):
         pictures = tuple(Kept(**p) for p in found.pop("pictures"))
         result = Result(pictures, **found)
         made = [(p.file, p.sha256) for p in pictures] + [(p.data, p.data_sha256) for p in pictures if p.data]
-        whole = all(sha256((folder / name).read_bytes()) == digest for name, digest in made)
+        whole = isinstance(result.facts, dict) and isinstance(result.seconds, float)
+        whole = whole and all(isinstance(p.facts, dict) for p in pictures)
+        whole = whole and all(sha256((folder / name).read_bytes()) == digest for name, digest in made)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None  # missing or damaged: the stage is done again
     return result if whole else None
