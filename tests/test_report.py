@@ -100,6 +100,12 @@ def test_texts_are_escaped_and_stay_readable(page):
     assert not page.all("b") and not page.all("relu")
 
 
+def test_an_alt_text_begins_with_the_title(tmp_path):
+    for title in ("A <title>", "What? A 'title'", "Really?"):
+        drawn = [image["alt"] for image in Page(report.render([section(tmp_path, title=title)])).all("img")]
+        assert drawn == [f"{title}{' ' if title == 'Really?' else '. '}An alt text."]
+
+
 def test_contents_lead_to_every_section(page):
     ids = [a["id"] for _, a in page.tags if "id" in a]
     assert len(ids) == len(set(ids))
