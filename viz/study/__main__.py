@@ -66,7 +66,7 @@ def parse(argv, prog):
     )
     p.add_argument("--backend", default="auto", help="auto, reference, cpu or gpu")
     p.add_argument("--only", nargs="+", choices=tuple(STAGES), metavar="STAGE", help="these stages alone; see --list")
-    p.add_argument("--seed", type=whole(0), default=0, metavar="N")
+    p.add_argument("--seed", type=whole(0), default=0, metavar="N", help="of all random numbers (default: 0)")
     p.add_argument("--resume", action="store_true", help="continue where the last run stopped, keep what is done")
     p.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="default: out")
     p.add_argument("--list", action="store_true", help="list the data sets and the stages, and stop")
