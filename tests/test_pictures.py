@@ -1,6 +1,7 @@
 """Folders of pictures: what is drawn is what is read, whatever the file is; faults are one line that names the file."""
 
 import hashlib
+import os
 import struct
 import zlib
 
@@ -192,6 +193,7 @@ def bomb(path):
         (bomb, "a/000.png: more than the .* pixels that are safe"),
         (lambda p: Image.new("F", (4, 4), 0.5).save(p, "TIFF"), "a/000.png: .*floating-point"),
         (lambda p: (p.unlink(), p.mkdir()), "a/000.png: a folder inside"),
+        (lambda p: (p.unlink(), os.mkfifo(p)), "a/000.png: not a whole picture .*a pipe"),
         (lambda p: (p.unlink(), p.symlink_to("gone")), "a/000.png: not a whole picture"),
         (lambda p: (p.unlink(), (p.parent / ".hidden").write_text("")), "a: holds no picture"),
     ],

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import run_all
 import tinycnn
@@ -165,6 +166,29 @@ def test_bad_input_costs_one_line_and_leaves_nothing(argv, says, capsys, tmp_pat
     printed = capsys.readouterr()
     assert printed.err.startswith("run_all.py: error: ") and printed.err.count("\n") == 1 and says in printed.err
     assert not list(out.rglob("*.*"))
+
+
+def test_a_terminal_without_the_letters_of_a_name_stops_nothing(tmp_path):
+    for i in range(10):
+        path = tmp_path / "\N{DOG FACE}" / "ab"[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (9, 9), (25 * i, 0, 0)).save(path)
+    argv = [
+        "--images",
+        path.parents[1],
+        "--model",
+        "mnist",
+        "--steps",
+        1,
+        "--only",
+        "filters",
+        "--out",
+        tmp_path / "out",
+    ]
+    run = process(["run_all.py", *argv], PYTHONIOENCODING="ascii")
+    printed, errors = run.communicate(timeout=300)
+    assert run.returncode == 0, errors
+    assert printed.startswith("\\U0001f436, resized and cropped to 28x28: 8 training and 2 validation images")
 
 
 @pytest.mark.parametrize("part", ["", "digits"])

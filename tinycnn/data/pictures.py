@@ -77,6 +77,8 @@ def _decode(path, H, W, C):
     from PIL import Image, ImageOps
 
     try:
+        if path.is_fifo():
+            raise ValueError("a pipe, which may never end")
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:

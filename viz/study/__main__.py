@@ -85,6 +85,8 @@ def main(argv=None, prog="python -m viz.study"):
     args = vars(parse(argv, program))
     if args.pop("list"):
         return list_all()
+    if hasattr(sys.stdout, "reconfigure"):  # a class may be named in letters that the terminal lacks
+        sys.stdout.reconfigure(errors="backslashreplace")
     from . import run  # not needed to list the stages or to refuse a bad argument
 
     try:
