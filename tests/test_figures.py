@@ -147,6 +147,16 @@ def test_a_table_of_shares_prints_each_number():
     assert all(n in printed for n in ("0", "25", "50", "100"))
 
 
+@pytest.mark.parametrize("names", [["x" * 200, "y"], ["German short-haired pointer", "English springer"] * 6])
+def test_a_table_with_long_names_stays_on_the_page_and_keeps_them_in_its_data(names):
+    fig = figures.shares(np.eye(len(names)), names, names, "Title")
+    fig.canvas.draw()
+    for t in fig.texts:
+        box = t.get_window_extent()
+        assert box.x0 >= 0 and box.x1 <= fig.bbox.x1 and box.y1 <= fig.bbox.y1 and t.get_size() >= 5, t.get_text()
+    assert [row[:2] for row in fig.data[1]] == [(a, b) for a in names for b in names]
+
+
 @pytest.mark.parametrize("size", [7, 28, 96])
 def test_text_stays_on_the_page(rng, size):
     """No label may be cut at the border, whatever the tiles' size."""

@@ -1,6 +1,7 @@
 """Folders of pictures: what is drawn is what is read, whatever the file is; faults are one line that names the file."""
 
 import hashlib
+import os
 import struct
 import zlib
 
@@ -167,6 +168,7 @@ def test_info_says_what_was_done_to_the_pictures(tmp_path, shape, model):
     )  # fmt: skip
     for text in (info.title, info.source):
         assert f"resized and cropped to {shape[0]}x{shape[1]}" in text
+    assert "a fifth of each class, by a hash of the files' names" in info.source
     assert str(root) in info.source and data.images(root, shape)[0].shape == (2, *shape)
 
 
@@ -191,6 +193,7 @@ def bomb(path):
         (bomb, "a/000.png: more than the .* pixels that are safe"),
         (lambda p: Image.new("F", (4, 4), 0.5).save(p, "TIFF"), "a/000.png: .*floating-point"),
         (lambda p: (p.unlink(), p.mkdir()), "a/000.png: a folder inside"),
+        (lambda p: (p.unlink(), os.mkfifo(p)), "a/000.png: not a whole picture .*a pipe"),
         (lambda p: (p.unlink(), p.symlink_to("gone")), "a/000.png: not a whole picture"),
         (lambda p: (p.unlink(), (p.parent / ".hidden").write_text("")), "a: holds no picture"),
     ],
@@ -216,6 +219,8 @@ def test_a_picture_just_above_pillow_s_limit_is_refused_too(tmp_path, monkeypatc
         (lambda p: data.images(p / "a"), "a: no folder in it; the folder must hold one folder of pictures"),
         (lambda p: data.images(p, split="test"), "no picture is left for the test part; a class needs five"),
         (lambda p: data.images(p, split="val"), "unknown split 'val'"),
+        (lambda p: (p / "caf\udce9").mkdir() or data.images(p), r"class 'caf\\udce9': no text in UTF-8; rename"),
+        (lambda p: data.images_info(fill(p / "x\udce9", {"a": 1})), r"images 'x\\udce9': no text in UTF-8; rename"),
         (lambda p: data.images(p, (96, 96)), "shape: expected .height, width, colours."),
         (lambda p: data.images(p, (96, 96, 4)), "1 or 3 colours"),
         (lambda p: data.images_info(p / "gone"), "gone: no such folder"),

@@ -4,7 +4,7 @@ import base64
 import io
 import re
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -100,6 +100,12 @@ def test_texts_are_escaped_and_stay_readable(page):
     assert not page.all("b") and not page.all("relu")
 
 
+def test_an_alt_text_begins_with_the_title(tmp_path):
+    for title in ("A <title>", "What? A 'title'", "Really?"):
+        drawn = [image["alt"] for image in Page(report.render([section(tmp_path, title=title)])).all("img")]
+        assert drawn == [f"{title}{' ' if title == 'Really?' else '. '}An alt text."]
+
+
 def test_contents_lead_to_every_section(page):
     ids = [a["id"] for _, a in page.tags if "id" in a]
     assert len(ids) == len(set(ids))
@@ -169,6 +175,10 @@ def test_results_come_back_from_disk_only_if_they_are_whole(tmp_path):
     (tmp_path / "result.json").write_text("{")
     assert results.find(tmp_path) is None
     assert results.find(tmp_path / "nowhere") is None
+    section(tmp_path)
+    for wrong in ({"facts": [1]}, {"seconds": "7"}, {"pictures": [asdict(kept.pictures[0]) | {"facts": None}]}):
+        (tmp_path / "result.json").write_text(results.dumps(asdict(kept) | wrong))
+        assert results.find(tmp_path) is None, wrong
 
 
 def test_pictures_of_an_earlier_run_do_not_stay_behind(tmp_path):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import run_all
 import tinycnn
@@ -157,6 +158,10 @@ def test_one_thread_and_two_give_the_same_bytes(done, tmp_path):
         (["--dataset", "cifar10", "--data-dir", "nowhere"], "nowhere"),
         (["--dataset", "stl10", "--data-dir", "nowhere"], "nowhere"),
         (["--images", "nowhere"], "nowhere"),
+        (["--images", ""], "names no folder"),
+        (["--images", "two\nlines"], r"two\nlines: no such folder"),
+        (["--images", "caf\udce9"], r"'caf\udce9': no text in UTF-8"),
+        (["--model", "mnist"], "goes with --images"),
         (["--picture"], "--picture"),
     ],
 )
@@ -166,6 +171,29 @@ def test_bad_input_costs_one_line_and_leaves_nothing(argv, says, capsys, tmp_pat
     printed = capsys.readouterr()
     assert printed.err.startswith("run_all.py: error: ") and printed.err.count("\n") == 1 and says in printed.err
     assert not list(out.rglob("*.*"))
+
+
+def test_a_terminal_without_the_letters_of_a_name_stops_nothing(tmp_path):
+    for i in range(10):
+        path = tmp_path / "\N{DOG FACE}" / "ab"[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (9, 9), (25 * i, 0, 0)).save(path)
+    argv = [
+        "--images",
+        path.parents[1],
+        "--model",
+        "mnist",
+        "--steps",
+        1,
+        "--only",
+        "filters",
+        "--out",
+        tmp_path / "out",
+    ]
+    run = process(["run_all.py", *argv], PYTHONIOENCODING="ascii")
+    printed, errors = run.communicate(timeout=300)
+    assert run.returncode == 0, errors
+    assert printed.startswith("\\U0001f436, resized and cropped to 28x28: 8 training and 2 validation images")
 
 
 @pytest.mark.parametrize("part", ["", "digits"])
@@ -184,6 +212,12 @@ def test_missing_data_is_found_before_the_first_data_set_is_trained(capsys, tmp_
     monkeypatch.setattr(Recipe, "fit", lambda *a, **k: pytest.fail("trained all the same"))
     assert call(["--dataset", "digits", "mnist", "--data-dir", tmp_path, "--out", tmp_path / "out"]) == 2
     assert "mnist" in capsys.readouterr().err
+
+
+def test_ctrl_c_outside_of_training_costs_one_line_too(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(sets, "built_in", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert call(["--out", tmp_path]) == 130
+    assert capsys.readouterr().err == "\nrun_all.py: stopped; run the same command with --resume to go on\n"
 
 
 @pytest.fixture
@@ -281,7 +315,9 @@ def test_both_recipes_of_a_folder_share_the_curve_and_each_resumes_its_own(tmp_p
         assert call(fast) == 0
     run = read(folder / "run.json")
     assert run["settings"]["recipe"].startswith("fast: Adam 0.001, batches of 100, one-cycle schedule, dropout")
-    assert read(folder / "metrics.json")["stages"]["training_curve"]["other_recipes"] == ["study"]
+    assert (
+        "other_recipes" not in read(folder / "metrics.json")["stages"]["training_curve"]
+    )  # another seed's would not be
     assert "recipes that were trained into this folder: study" in Text((tmp_path / "report.html").read_text()).read
     assert (folder / "training_curve" / "curve.png").read_bytes() != alone
     weights, took = (folder / "weights.safetensors").read_bytes(), run["seconds"]["training"]
@@ -300,6 +336,7 @@ def test_both_recipes_of_a_folder_share_the_curve_and_each_resumes_its_own(tmp_p
     [
         (["--recipe", "fast"], r"recipe study: Adam 0.0001.*, now fast: Adam 0.001"),
         (["--seed", 4], "seed 3, now 4"),
+        (["--backend", "reference"], "backend cpu, now reference"),
         (["--steps", 11], "a run of 12 steps, now 11"),
     ],
 )
@@ -332,7 +369,7 @@ def test_other_images_are_refused_too(done, capsys, monkeypatch):
     load = data.load
     monkeypatch.setattr(data, "load", lambda name, split, **k: tuple(a[::-1] for a in load(name, split, **k)))
     assert call(["--steps", 12, "--seed", 3, "--out", done, "--resume"]) == 2
-    assert re.search(r"holds a run with images [0-9a-f]{12}, now [0-9a-f]{12}", capsys.readouterr().err)
+    assert re.search(r"holds a run with images \(SHA-256\) [0-9a-f]{12}, now [0-9a-f]{12}", capsys.readouterr().err)
 
 
 def test_one_stage_alone_leaves_the_rest_of_the_numbers_and_of_the_report(done, tmp_path):
@@ -342,6 +379,35 @@ def test_one_stage_alone_leaves_the_rest_of_the_numbers_and_of_the_report(done, 
     assert (tmp_path / "digits" / "metrics.json").read_bytes() == metrics
     figures = [re.findall('data:image/[^"]+', text) for text in (page, (tmp_path / "report.html").read_text())]
     assert figures[0] == figures[1] and json.loads(metrics)["judges"]
+
+
+def test_what_was_begun_and_stopped_is_gone_on_with_by_the_same_command(tmp_path, capsys, monkeypatch):
+    """Fewer steps than the finished run before it; and fewer than were begun of a schedule are refused."""
+    argv = ["--recipe", "fast", "--only", "filters", "--out", tmp_path]
+    assert call(["--steps", 12, *argv]) == 0
+    stop = lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt)  # noqa: E731
+    with monkeypatch.context() as m:
+        m.setattr(Recipe, "fit", stop)
+        assert call(["--steps", 5, "--recipe", "fast", "--out", tmp_path]) == 130
+    capsys.readouterr()
+    assert call(["--steps", 4, *argv, "--resume"]) == 2 and "5 steps, now 4" in capsys.readouterr().err
+    assert call(["--steps", 5, *argv, "--resume"]) == 0
+    assert read(tmp_path / "digits" / "metrics.json")["steps"] == 5
+
+
+def test_a_curve_of_another_seed_is_in_no_figure(tmp_path):
+    argv = ["--steps", 2, "--out", tmp_path, "--only", "training_curve"]
+    assert call([*argv, "--seed", 1]) == 0
+    alone = (tmp_path / "digits" / "training_curve" / "curve.png").read_bytes()
+    for name in ("run.json", "metrics.json"):
+        (tmp_path / "digits" / name).unlink()
+    (tmp_path / "digits" / "history-study.json").rename(tmp_path / "digits" / "history-best.json")
+    assert call([*argv, "--seed", 2]) == 2  # the checkpoint is of seed 1
+    (tmp_path / "digits" / "checkpoint-study.safetensors").unlink()
+    assert call([*argv, "--seed", 2]) == 0
+    kept = results.find(tmp_path / "digits" / "training_curve")
+    assert kept.pictures[0].facts["other_recipes"] == []
+    assert (tmp_path / "digits" / "training_curve" / "curve.png").read_bytes() != alone
 
 
 def test_with_more_steps_training_goes_on_and_what_hangs_on_it_is_made_again(done, tmp_path, capsys):

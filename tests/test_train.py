@@ -326,6 +326,31 @@ def test_resuming_with_other_settings_is_refused(tmp_path):
         fit(tiny_net(), checkpoint=path, resume=True)
 
 
+def changed(path, drop=(), training=None, text=None):
+    """Write a checkpoint once more, without some tensors or with other facts."""
+    header, tensors = checkpoint.read(path)
+    header |= {} if training is None else {"training": training}
+    tensors = {k: a for k, a in tensors.items() if not k.startswith(drop)} if drop else tensors
+    safetensors.numpy.save_file(tensors, path, {"tinycnn": text or json.dumps(header)})
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [{"drop": ("history/losses",)}, {"drop": ("optimizer/m",)}, {"drop": ("raw/",)}, {"training": {}}, {"text": "{"}],
+)
+def test_a_damaged_state_of_training_is_refused_by_name(tmp_path, damage):
+    path = tmp_path / "state.safetensors"
+    fit(tiny_net(), checkpoint=path, average=4)
+    changed(path)
+    assert fit(tiny_net(), checkpoint=path, average=4, resume=True).steps == 12  # written once more as it is
+    changed(path, **damage)
+    with pytest.raises(InputError, match=r"state.safetensors: its .*(damaged|not whole).* remove it"):
+        fit(tiny_net(), checkpoint=path, average=4, resume=True)
+    if damage.get("drop") not in (("optimizer/m",), ("raw/",)):  # of these only their use asks
+        with pytest.raises(InputError, match=r"state.safetensors: its "):
+            train.started(path)
+
+
 # -- weight files ----------------------------------------------------------------------------------------------
 
 

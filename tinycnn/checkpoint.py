@@ -78,10 +78,13 @@ def read_header(path):
             metadata = f.metadata() or {}
             shapes = {name: tuple(f.get_slice(name).get_shape()) for name in f.keys()}  # noqa: SIM118
     except safetensors.SafetensorError as e:
-        raise InputError(f"{path}: not a whole safetensors file ({e}); copy it again or train anew") from e
+        raise InputError(f"{path}: not a whole safetensors file ({e}); copy it again, or remove it") from e
     if "tinycnn" not in metadata:
         raise InputError(f"{path}: a safetensors file, but not one that tinycnn wrote (no 'tinycnn' metadata)")
-    header = json.loads(metadata["tinycnn"])
+    try:
+        header = json.loads(metadata["tinycnn"])
+    except ValueError as e:
+        raise InputError(f"{path}: its 'tinycnn' metadata are damaged ({e}); copy it again, or remove it") from e
     if header.get("format") != FORMAT:
         raise InputError(f"{path}: format {header.get('format')}, this version reads format {FORMAT}")
     return header, shapes

@@ -88,6 +88,15 @@ def check_seed(seed):
     return int(seed)
 
 
+def check_text(text, what):
+    """Return `text` if UTF-8 can write it, or raise an InputError: a file's name may hold bytes that are no text."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as e:
+        raise InputError(f"{what} {text!a}: no text in UTF-8; rename the file or folder") from e
+    return text
+
+
 def choose(value, allowed, what):
     """Return `value` if it is in `allowed`, else raise an InputError that lists what is."""
     if value not in list(allowed):  # also what has no hash

@@ -233,9 +233,19 @@ def started(checkpoint):
         A file that is missing or cut, or holds no state of training.
     """
     header, shapes = checkpoints.read_header(checkpoint)
+    schedule = _settings(checkpoint, header, shapes)["schedule"]
+    return shapes["history/losses"][0], schedule
+
+
+def _settings(path, header, tensors, needed=()):
+    """Return the settings of a checkpoint; raise an InputError if it holds no whole state of training."""
     if "training" not in header:
-        raise InputError(f"{checkpoint}: holds weights, but no state of training to resume; choose another file")
-    return shapes["history/losses"][0], header["training"]["settings"]["schedule"]
+        raise InputError(f"{path}: holds weights, but no state of training to resume; choose another file")
+    settings = header["training"].get("settings", {})
+    needed = [*(f"history/{field.name}" for field in dataclasses.fields(History)), *needed]
+    if not ({"checksums", "schedule"} <= set(settings) and set(needed) <= set(tensors)):
+        raise InputError(f"{path}: its state of training is not whole; remove it, or start anew without resuming")
+    return settings
 
 
 class _Run:
@@ -313,18 +323,16 @@ class _Run:
 
     def restore(self, steps):
         header, tensors = checkpoints.read(self.path)
-        training = header.get("training")
-        if training is None:
-            raise InputError(f"{self.path}: holds weights, but no state of training to resume; choose another file")
+        settings = _settings(self.path, header, tensors)
         for k, value in self.settings["checksums"].items():
-            if training["settings"]["checksums"][k] != value:
+            if settings["checksums"].get(k) != value:
                 raise InputError(
                     f"{self.path}: was trained on other {k}; give the same, or start anew without resuming"
                 )
         for k, value in self.settings.items():
-            if training["settings"].get(k) != value:
+            if settings.get(k) != value:
                 raise InputError(
-                    f"{self.path}: was trained with {k}={training['settings'].get(k)}, now {value} is asked for; "
+                    f"{self.path}: was trained with {k}={settings.get(k)}, now {value} is asked for; "
                     "use the same settings, or start anew without resuming"
                 )
         if steps < len(tensors["history/losses"]):
@@ -332,6 +340,8 @@ class _Run:
                 f"{self.path}: has {len(tensors['history/losses'])} steps already, more than the {steps} asked for; "
                 "ask for as many or more, or start anew without resuming"
             )
+        moments, raw = [f"optimizer/{k}" for k in self.state], [f"raw/{k}" for k, _, _ in self.means()]
+        _settings(self.path, header, tensors, moments + raw)
         checkpoints.set_params(self.net, tensors, self.path)
         for k, a in self.state.items():
             a[...] = self.net.ops.asarray(tensors["optimizer/" + k])

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tinycnn.data import cifar10, demo, mnist, pictures, stl10
-from tinycnn.errors import InputError, choose
+from tinycnn.errors import InputError, check_text, choose
 
 __all__ = [
     "NAMES", "SPLITS", "DatasetInfo", "folder_info", "images", "images_info", "info", "load", "load_folder", "masks",
@@ -265,8 +265,9 @@ def images(folder, shape=(96, 96, 3), split="train"):
     Raises
     ------
     InputError
-        No folder, no class or a class without pictures; a file that is no picture, or one too large to decode
-        safely; no picture at all in this part; an unknown split or an impossible shape.
+        No folder, no class, or a class without pictures or with a name that is no text; a file that is no
+        picture, or one too large to decode safely; no picture at all in this part; an unknown split or an
+        impossible shape.
     """
     choose(split, SPLITS, "split")
     return pictures.read(Path(folder).expanduser(), shape, split)
@@ -282,15 +283,22 @@ def images_info(folder, shape=(96, 96, 3)):
     Raises
     ------
     InputError
-        No folder or no class in it; a shape that no network of the study takes.
+        No folder or no class in it, or a name that is no text; a shape that no network of the study takes.
     """
     folder, shape = Path(folder).expanduser(), tuple(shape)
     names = pictures.classes(folder)
     fits = {found.shape: found.model for found in _INFO.values()}
-    name, made = folder.resolve().name, f"resized and cropped to {shape[0]}x{shape[1]}"
+    name, made = check_text(folder.resolve().name, "images"), f"resized and cropped to {shape[0]}x{shape[1]}"
     model = fits[choose(shape, fits, "shape of images")]
     return DatasetInfo(
-        name, f"{name}, {made}", names, shape, model, f"pictures of {folder}, {made}", "not known", False
+        name,
+        f"{' '.join(name.split())}, {made}",
+        names,
+        shape,
+        model,
+        f"pictures of {folder}, {made}; a fifth of each class, by a hash of the files' names, is the test part",
+        "not known",
+        False,
     )
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tinycnn.errors import InputError
+from tinycnn.errors import InputError, check_text
 
 CURE = "the folder must hold one folder of pictures for each class"
 SYSTEM = ("thumbs.db", "desktop.ini")  # what systems leave beside pictures, with all names that begin with a dot
@@ -28,6 +28,8 @@ def classes(folder):
     names = tuple(sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")))
     if not names:
         raise InputError(f"{folder}: no folder in it; {CURE}")
+    for name in names:
+        check_text(name, "class")
     return names
 
 
@@ -75,6 +77,8 @@ def _decode(path, H, W, C):
     from PIL import Image, ImageOps
 
     try:
+        if path.is_fifo():
+            raise ValueError("a pipe, which may never end")
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:

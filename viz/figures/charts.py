@@ -1,5 +1,7 @@
 """Numbers as charts: training curves, embeddings, tables of shares, counts, and intervals."""
 
+from textwrap import wrap
+
 import numpy as np
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, NullFormatter
@@ -108,17 +110,24 @@ def places(fig, points):
 
 
 def shares(values, rows, heads, title, note="", label="per cent"):
-    """Draw a table of shares in [0, 1], values (R, C), as numbers on colour."""
+    """Draw a table of shares in [0, 1], values (R, C), as numbers on colour.
+
+    Names that are too long are wrapped above a column, and cut where that is not enough; the data have them whole.
+    """
     values = np.asarray(values, float)
     R, C = values.shape
+    table = [(rows[i], heads[j], values[i, j].item()) for i in range(R) for j in range(C)]
+    rows = [_cut(" ".join(str(row).split()), 32) for row in rows]
     row_height, left = 54, MARGIN + 16 + 14 * max(map(len, rows))
+    w = (WIDTH - left - MARGIN) / C
+    most = max(4, int(11 * (w - 6) / (13.6 * 5.5)))  # letters in a line, 5.5 points high
+    heads = [_wrapped(str(head), most) for head in heads]
     head_lines = max(str(s).count("\n") + 1 for s in heads)
     fig, y = page(title, note, below=8 + 27 * head_lines + R * row_height + 96)
     top = y + 8 + 27 * head_lines
     ax = fig.add_axes(fig.box(left, top, WIDTH - left - MARGIN, R * row_height))
     ax.imshow(values, cmap="cividis", vmin=0, vmax=1, aspect="auto")
     ax.set_axis_off()
-    w = (WIDTH - left - MARGIN) / C
     longest = max(len(part) for head in heads for part in str(head).split("\n"))
     size = min(11, 11 * (w - 6) / (13.6 * longest))
     for j, head in enumerate(heads):
@@ -132,7 +141,6 @@ def shares(values, rows, heads, title, note="", label="per cent"):
             fig.write(x, y, number, size=11, ha="center", va="center", color=ink)
     bar = ("cividis", 0, 100, label)
     colorbar(fig, bar, left, top + R * row_height + 8, WIDTH - left - MARGIN)
-    table = [(rows[i], heads[j], values[i, j].item()) for i in range(R) for j in range(C)]
     fig.data = ("row", "column", "value"), table
     return fig
 
@@ -205,6 +213,17 @@ def intervals(rows, title, note="", label="", reference=None, dots=None):
         table.append((reference[1], reference[0], None, None))
     fig.data = ("name", "mean", "low", "high"), table
     return fig
+
+
+def _cut(text, most):
+    """`text` in `most` letters."""
+    return text if len(text) <= most else f"{text[: most - 1]}\N{HORIZONTAL ELLIPSIS}"
+
+
+def _wrapped(text, most):
+    """`text` in lines of `most` letters; its own lines stay apart."""
+    lines = [line for part in text.split("\n") for line in wrap(part, most, break_long_words=False)]
+    return "\n".join(_cut(line, most) for line in lines)
 
 
 def _alone(values):

@@ -5,6 +5,7 @@ last, ``result.json``. Who finds the stage done later compares the fingerprints 
 """
 
 import base64
+import contextlib
 import hashlib
 import io
 import json
@@ -173,6 +174,11 @@ class Result:
     made_from: str
     code: str
 
+    @property
+    def said(self):
+        """What came out, in two words."""
+        return f"{len(self.pictures)} figure{'s' if len(self.pictures) != 1 else ''}"
+
 
 def keep(folder, pictures, facts, began, made_from, code):
     """Draw and write the pictures and, last, ``result.json``; return the `Result`.
@@ -213,7 +219,9 @@ def find(folder):
         pictures = tuple(Kept(**p) for p in found.pop("pictures"))
         result = Result(pictures, **found)
         made = [(p.file, p.sha256) for p in pictures] + [(p.data, p.data_sha256) for p in pictures if p.data]
-        whole = all(sha256((folder / name).read_bytes()) == digest for name, digest in made)
+        whole = isinstance(result.facts, dict) and isinstance(result.seconds, float)
+        whole = whole and all(isinstance(p.facts, dict) for p in pictures)
+        whole = whole and all(sha256((folder / name).read_bytes()) == digest for name, digest in made)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None  # missing or damaged: the stage is done again
     return result if whole else None
@@ -221,7 +229,8 @@ def find(folder):
 
 def discard(folder):
     """Let the stage of `folder` count as not done; its pictures go with the next one that is."""
-    (Path(folder) / "result.json").unlink(missing_ok=True)
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        (Path(folder) / "result.json").unlink()
 
 
 def dumps(value):

@@ -9,6 +9,7 @@ import scipy.linalg.cython_blas  # noqa: F401  (loads SciPy's own BLAS now, so t
 from threadpoolctl import threadpool_limits
 
 from tinycnn import InputError, data, models
+from tinycnn.errors import check_text
 
 from . import sets
 from .recipes import RECIPES
@@ -109,7 +110,14 @@ def parse(argv, prog):
     p.add_argument("--resume", action="store_true", help="continue where the last run stopped, keep what is done")
     p.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="default: out")
     p.add_argument("--list", action="store_true", help="list the data sets and the stages, and stop")
-    return p.parse_args(argv)
+    args = p.parse_args(argv)
+    if args.images == "":
+        p.error("argument --images: names no folder")
+    if args.protocol != "study" and "stl10" not in args.dataset:
+        p.error("argument --protocol: goes with --dataset stl10; other sets have their own split")
+    if args.model and not args.images:
+        p.error("argument --model: goes with --images; a built-in set has its own network")
+    return args
 
 
 def main(argv=None, prog="python -m viz.study"):
@@ -120,10 +128,14 @@ def main(argv=None, prog="python -m viz.study"):
     if args.pop("list"):
         return list_all()
     summarize = args.pop("summarize")
+    if hasattr(sys.stdout, "reconfigure"):  # a class may be named in letters that the terminal lacks
+        sys.stdout.reconfigure(errors="backslashreplace")
     from . import networks  # not needed to list the stages or to refuse a bad argument
     from .run import Options
 
     try:
+        for text in argv:
+            check_text(text, "argument")
         with threadpool_limits(1, user_api="blas"):  # sums of the same order whatever the machine's threads
             if summarize:
                 networks.summarize_all(args["out"] if summarize is True else Path(summarize))
@@ -132,10 +144,11 @@ def main(argv=None, prog="python -m viz.study"):
     except (InputError, OSError, MemoryError) as e:
         text = e.strerror if isinstance(e, OSError) and e.strerror else str(e)
         place = f": {e.filename}" if getattr(e, "filename", None) and str(e.filename) not in text else ""
-        print(f"{program}: error: {text}{place}", file=sys.stderr)
+        line = f"{text}{place}".replace("\n", "\\n")  # of a file's name
+        print(f"{program}: error: {line}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as e:
-        print(f"\n{program}: {e or 'stopped'}; run the same command with --resume to go on", file=sys.stderr)
+        print(f"\n{program}: {str(e) or 'stopped'}; run the same command with --resume to go on", file=sys.stderr)
         return 130
     return 0
 

@@ -136,7 +136,7 @@ class Work:
             del self.waiting[study, part]
             if (kept := study.kept(part)) is not None:
                 self.introduce(study)
-                self.finish(study, part, None, f"{len(kept.pictures)} figures", [])
+                self.finish(study, part, None, kept.said, [])
             else:
                 self.pool.submit(order, study, part)
 
@@ -317,6 +317,12 @@ def _chapters(folder, stages, said):
     for stage in STAGES.values():
         done = results.find(folder / stage.name) if stage.name in stages else None
         if done is not None:
-            captions = words.speak(stage.words, done, said)
+            try:
+                captions = words.speak(stage.words, done, said)
+            except InputError:
+                if done.code == fingerprint.of_code(stage.module):
+                    raise
+                print(f"{folder / stage.name}: of another version of this program, not shown; --resume makes it again")
+                continue
             chapters.append(page.Chapter(stage.name, stage.heading, stage.about, folder / stage.name, done, captions))
     return tuple(chapters)

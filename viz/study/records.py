@@ -40,7 +40,7 @@ def read(path):
 
 
 def read_history(path):
-    """Return the `History` in a file; None if there is no such file.
+    """Return (settings, `History`) of the training in a file; (None, None) if there is no such file.
 
     Raises
     ------
@@ -48,10 +48,16 @@ def read_history(path):
         The file holds something else.
     """
     found = read(path)
+    settings, history = found.pop("settings", None), None
     try:
-        return train.History(**found) if found else None
-    except TypeError as e:
-        raise InputError(f"{path}: not a history of training; remove it") from e
+        history = train.History(**found)
+        right = {len(history.eval_steps)} == {len(history.train_accuracy), len(history.val_accuracy)}
+        right = right and all(isinstance(v, (int, float)) for some in found.values() for v in some)
+    except TypeError:
+        right = False
+    if found and not right:
+        raise InputError(f"{path}: not a history of training; remove it")
+    return (settings, history) if found else (None, None)
 
 
 @contextlib.contextmanager

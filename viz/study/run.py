@@ -17,7 +17,7 @@ from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 
-from tinycnn import InputError, Network, files, models, train
+from tinycnn import InputError, Network, files, get_ops, models, train
 from viz.report import results
 from viz.report.text import percent
 
@@ -103,6 +103,7 @@ class Run:
             "protocol": self.set.protocol,
             "model": self.info.model,
             "seed": self.seed,
+            "backend": get_ops(self.options.backend, "float32").name,
             "images": self.images,
         }
 
@@ -121,11 +122,12 @@ class Run:
 
     def begin(self):
         """Make sure that what lies in the folder is gone on with, or counts no more."""
+        begun = {"settings": self.settings, "steps": self.steps}
         if not self.options.goes_on:
             trainings = (*self.folder.glob("checkpoint-*.safetensors"), *self.folder.glob("history-judge-*.json"))
             for path in trainings:  # that nobody goes on with
                 path.unlink()
-        files.write_text(self.folder / "run.json", results.dumps({**self.before, "in_progress": self.settings}))
+        files.write_text(self.folder / "run.json", results.dumps({**self.before, "in_progress": begun}))
 
     def took(self, part, seconds):
         """Add what a part took to what it had taken before."""
@@ -138,14 +140,21 @@ class Run:
             return
         how = "--resume" if self.options.resume else "--only"
         cure = f"ask for the same, choose another --out, or leave out {how} to start anew"
-        there = self.before.get("in_progress") or self.before.get("settings") or self.settings
+        begun = self.before.get("in_progress")
+        there = begun or self.before
         for name, asked in self.settings.items():
-            if there[name] != asked:
-                old, new = (str(v)[:12] if name == "images" else v for v in (there[name], asked))
-                raise InputError(f"{self.folder} holds a run with {name} {old}, now {new} is asked for; {cure}")
-        if self.before.get("settings") == self.settings and self.before["steps"] > self.steps:
-            old = self.before["steps"]
-            raise InputError(f"{self.folder} holds a run of {old} steps, now {self.steps} are asked for; {cure}")
+            found = there["settings"][name] if there else asked
+            if found != asked:
+                what = (
+                    f"images (SHA-256) {found[:12]}, now {asked[:12]}"
+                    if name == "images"
+                    else f"{name} {found}, now {asked}"
+                )
+                raise InputError(f"{self.folder} holds a run with {what} is asked for; {cure}")
+        cut_short = begun and self.recipe.schedule == "constant"  # how far it has come, its checkpoint knows
+        if there and not cut_short and there["steps"] > self.steps:
+            steps = f"{there['steps']} steps, now {self.steps} are asked for"
+            raise InputError(f"{self.folder} holds a run of {steps}; {cure}")
 
     # -- parts ---------------------------------------------------------------------------------------------------------
 
@@ -175,7 +184,7 @@ class Run:
         """The network itself."""
         kind = self.options.recipe
         self.net, history, took = self.fit(kind, self.recipe, self.steps, self.seed)
-        files.write_text(self.folder / f"history-{kind}.json", results.dumps(history.to_dict()))
+        self.keep_history(kind, history)
         self.net.save(self.folder / "weights.safetensors")
         return took, f"validation {percent(history.val_accuracy[-1])}"
 
@@ -184,7 +193,7 @@ class Run:
         how, name = self.judge_recipe, next(n for n in judges.JUDGES if part == f"judge-{files.slug(n)}")
         seed, deep = judges.seed(self.seed, name), judges.JUDGES[name]
         net, history, took = self.fit(part, how, how.steps, seed, deep=deep)
-        files.write_text(self.folder / f"history-{part}.json", results.dumps(history.to_dict()))
+        self.keep_history(part, history)
         return took, f"validation {percent(history.val_accuracy[-1])}"
 
     def fit(self, key, how, steps, seed, **kwargs):
@@ -217,7 +226,7 @@ class Run:
         began, code = time.perf_counter(), fingerprint.of_code(stage.module)
         pictures, facts = stage.run(self.given(stage))
         done = results.keep(self.folder / stage.name, pictures, facts, began, self.made_from(stage), code)
-        return done.seconds, f"{len(done.pictures)} figures"
+        return done.seconds, done.said
 
     # -- what lies in the folder ---------------------------------------------------------------------------------------
 
@@ -231,9 +240,20 @@ class Run:
         """Its fingerprint."""
         return fingerprint.of_network(self.net)
 
+    def keep_history(self, key, history):
+        """Keep the history of a training beside what it is a history of."""
+        record = {"settings": self.trained_on, **history.to_dict()}
+        files.write_text(self.folder / f"history-{key}.json", results.dumps(record))
+
     def history(self, key):
-        """The `History` of a training, by its recipe or its judge; None if there is none."""
-        return records.read_history(self.folder / f"history-{key}.json")
+        """The `History` of a training with these settings, by its recipe or its judge; None if there is none."""
+        settings, history = records.read_history(self.folder / f"history-{key}.json")
+        return history if settings == self.trained_on else None
+
+    @property
+    def trained_on(self):
+        """The settings that trainings by several recipes have in common."""
+        return {name: value for name, value in self.settings.items() if name != "recipe"}
 
     def histories(self):
         """Those of the other recipes that were trained into this folder."""
@@ -263,7 +283,14 @@ class Run:
             "judges": (str(self.judge_recipe), self.judge_recipe.steps),  # these, images and seed determine them
             "effort": self.effort,
         }
-        facts = (self.weights, self.images, self.info, self.seed, [used[name] for name in stage.uses])
+        facts = (
+            self.weights,
+            self.images,
+            self.info.title,
+            self.info.classes,
+            self.seed,
+            [used[name] for name in stage.uses],
+        )
         return results.sha256(repr(facts).encode())
 
     def kept(self, part):

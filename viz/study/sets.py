@@ -91,8 +91,12 @@ def of_folder(path, model=None):
     if any((folder / "train_X.bin").exists() for folder in (path, path / "stl10_binary")):
         if model not in (None, "stl10"):
             raise InputError(f"--images {path}: files in STL-10's layout are for the model stl10, not {model}")
+        protocol = "the files' own split"
         info, (train, test) = data.folder_info(path), (data.load_folder(path, split) for split in data.SPLITS)
     else:
-        shape = models.INPUT_SHAPES[model or "stl10"]
+        shape, protocol = (
+            models.INPUT_SHAPES[model or "stl10"],
+            "validation on a fifth of each class, by the files' names",
+        )
         info, (train, test) = data.images_info(path, shape), (data.images(path, shape, s) for s in data.SPLITS)
-    return DataSet(info, *train, *test, built_in=False)
+    return DataSet(info, *train, *test, protocol=protocol, built_in=False)

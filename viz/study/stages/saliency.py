@@ -37,7 +37,7 @@ def run(s: Study):
         group=len(columns),
         scale=("magma", 0, 1, "share of the map's 99.5th percentile"),
     )
-    here = {"layer": s.output, "count": len(s.info.classes), "columns": list(columns)}
+    here = {"shown": len(shown), "layer": s.output, "count": len(s.info.classes), "columns": list(columns)}
     return [Picture("saliency", title, figure, facts=here, comparison=Comparison(answers, columns))], facts
 
 

@@ -53,7 +53,6 @@ def _curve(s):
         "best_validation_accuracy_at_step": h.eval_steps[best],
         "loss_of_the_last_50_steps": np.mean(h.losses[-50:]),
         "steps": h.steps,
-        "gap": h.train_accuracy[-1] - h.val_accuracy[-1],
-        "other_recipes": sorted(s.histories),
     }
-    return Picture("curve", title, figures.curves(*arrays, title, note, others=others)), facts
+    here = {"gap": h.train_accuracy[-1] - h.val_accuracy[-1], "other_recipes": sorted(s.histories)}
+    return Picture("curve", title, figures.curves(*arrays, title, note, others=others), facts=here), facts

@@ -34,8 +34,8 @@ def run(s: Study):
             "images": len(picked),
             "which": which,
             "classes": len(chosen),
-            "trustworthiness": embedding.trustworthiness(features, points),
-            "accuracy_of_10_nearest": embedding.knn_accuracy(points, labels, 10),
+            "trustworthiness": embedding.trustworthiness(features, points, min(12, (len(picked) - 1) // 2)),
+            "accuracy_of_10_nearest": embedding.knn_accuracy(points, labels, min(10, len(picked) - 1)),
         }
         facts[what] = found
         here = found | {"layer": s.hidden, "features": features.shape[1], "perplexity": perplexity}
