@@ -14,6 +14,7 @@ import tempfile
 import threading
 import traceback
 import uuid
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from . import fingerprint, judges
 from .run import Run
 from .table import STAGES
 
+AHEAD = 2  # parts a worker that the scheduler knows of: more would fill its memory with their files
 ONE = threading.Lock()  # a part at a time in a process: matplotlib's drawing is not safe in several threads
 
 
@@ -42,7 +44,7 @@ class Pool:
             images=options.images and str(Path(options.images).expanduser().resolve()),
             download=False,
         )
-        self.parts, self.token = {}, None
+        self.parts, self.waiting, self.token = {}, [], None
 
     def __enter__(self):
         self.cluster = None
@@ -94,18 +96,26 @@ class Pool:
 
     def submit(self, order, study, part):
         """Take a part; those of a lower `order` come first."""
-        what = None if self.shared else self.client.scatter(_read(study, part), hash=False)
+        self.waiting.append((order, study, part))
+
+    def _send(self, order, study, part):
+        """Hand a part to the scheduler, with the files that it needs if workers do not see them."""
+        what = None if self.shared else _read(study, part)
         hosts = {}
         for worker in self.client.scheduler_info(n_workers=-1)["workers"].values():
             hosts[worker["host"]] = hosts.get(worker["host"], 0) + 1
-        folder = study.folder.resolve()
         key = f"{study.info.name}-seed-{study.seed}-{part}-{uuid.uuid4().hex[:8]}"
-        args = (self.options, study.name, study.seed, str(folder), part, what, hosts)
-        future = self.client.submit(do, *args, key=key, priority=-order, pure=False)
+        args = (self.options, study.name, study.seed, str(study.folder.resolve()), part, what, hosts)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Sending large graph")  # the files; nothing else holds them
+            future = self.client.submit(do, *args, key=key, priority=-order, pure=False)
         self.parts[future] = study, part
 
     def next(self):
         """Wait for a part; return (study, part, (seconds, what, remarks) or None, what went wrong or None)."""
+        self.waiting.sort(key=lambda one: one[0])
+        while self.waiting and len(self.parts) < AHEAD * self.lanes:
+            self._send(*self.waiting.pop(0))
         done = self.distributed.wait(list(self.parts), return_when="FIRST_COMPLETED").done
         future = min(done, key=lambda f: f.key)
         study, part = self.parts.pop(future)
@@ -125,7 +135,7 @@ class Pool:
     @property
     def busy(self):
         """Whether there is something to wait for."""
-        return bool(self.parts)
+        return bool(self.parts or self.waiting)
 
 
 def do(options, name, seed, folder, part, what, hosts):

@@ -57,12 +57,13 @@ def run(options):
         for study in studies:
             study.begin()
         failed = Work(studies, pool, options).go()
-    if options.seeds:
+    if options.seeds and not failed:
         for folder in folders.values():
             summarize(folder)
     write_report(options.out)
     if failed:
-        raise InputError(f"{len(failed)} parts failed: {'; '.join(failed)}. The others are done; --resume does these")
+        total = sum(len(study.parts) for study in studies)
+        raise InputError(f"failed: {len(failed)} of {total} parts; --resume does them: {'; '.join(failed)}")
     print(f"{options.out / 'report.html'}: done in {duration(time.perf_counter() - start)}")
 
 
@@ -126,6 +127,9 @@ class Work:
                 failed.append(f"{study.folder}, {part}: {error}")
                 print(f"  {self.called(study)}{part:<28} failed: {error}", flush=True)
             self.hand_out()
+        for study, left in self.left.items():  # what hangs on a part that failed
+            if left and "training" not in left:
+                study.record()
         return failed
 
     def hand_out(self):

@@ -145,12 +145,9 @@ class Run:
         for name, asked in self.settings.items():
             found = there["settings"][name] if there else asked
             if found != asked:
-                what = (
-                    f"images (SHA-256) {found[:12]}, now {asked[:12]}"
-                    if name == "images"
-                    else f"{name} {found}, now {asked}"
-                )
-                raise InputError(f"{self.folder} holds a run with {what} is asked for; {cure}")
+                if name == "images":
+                    name, found, asked = "images (SHA-256)", found[:12], asked[:12]
+                raise InputError(f"{self.folder} holds a run with {name} {found}, now {asked} is asked for; {cure}")
         cut_short = begun and self.recipe.schedule == "constant"  # how far it has come, its checkpoint knows
         if there and not cut_short and there["steps"] > self.steps:
             steps = f"{there['steps']} steps, now {self.steps} are asked for"
@@ -283,14 +280,8 @@ class Run:
             "judges": (str(self.judge_recipe), self.judge_recipe.steps),  # these, images and seed determine them
             "effort": self.effort,
         }
-        facts = (
-            self.weights,
-            self.images,
-            self.info.title,
-            self.info.classes,
-            self.seed,
-            [used[name] for name in stage.uses],
-        )
+        facts = (self.weights, self.images, self.info.title, self.info.classes, self.seed)
+        facts += tuple(used[name] for name in stage.uses)
         return results.sha256(repr(facts).encode())
 
     def kept(self, part):

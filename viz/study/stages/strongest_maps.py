@@ -23,7 +23,7 @@ def run(s: Study):
         facts["layers"][conv] = {
             "maps_that_win": some,
             "maps_that_never_win": len(wins) - some,
-            "most_frequent": first,
+            "most_frequent": str(first),  # a name, not a number to take means of
             "its_share": wins[first] / len(images),
             "share_of_its_units_above_zero": on[first],
             "share_of_all_units_above_zero": on.mean(),
