@@ -133,6 +133,15 @@ def test_settings_are_never_mixed_and_the_line_names_both(several, tmp_path, cha
     assert (tmp_path / "digits" / "summary.json").read_bytes() == before
 
 
+def test_studies_that_do_not_belong_together_cost_no_report(several, tmp_path, capsys):
+    shutil.copytree(several, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "report.html").unlink()
+    assert call(["--steps", 7, *FEW[2:], "--seeds", "2", "--out", tmp_path]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "steps 6" in error and "seed-2 7" in error
+    assert (tmp_path / "report.html").exists() and read(tmp_path / "digits" / "seed-2" / "metrics.json")["steps"] == 7
+
+
 def test_a_folder_without_studies_costs_one_line(tmp_path, capsys):
     assert call(["--summarize", tmp_path]) == 2 and "no studies" in capsys.readouterr().err
 

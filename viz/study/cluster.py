@@ -8,6 +8,7 @@ One part is done at a time in each worker's process, with its share of the machi
 are cores for each worker. Start workers as ``dask worker tcp://host:8786 --nworkers 2 --nthreads 1``.
 """
 
+import logging
 import os
 import sys
 import tempfile
@@ -52,9 +53,8 @@ class Pool:
             count = self.where.removeprefix("local:")
             if not (count.isdecimal() and 1 <= int(count) <= 1000):
                 raise InputError(f"--workers {self.where}: expected local:N with a number of workers")
-            self.cluster = self.distributed.LocalCluster(
-                n_workers=int(count), threads_per_worker=1, dashboard_address="127.0.0.1:0"
-            )
+            where = {"threads_per_worker": 1, "dashboard_address": "127.0.0.1:0", "silence_logs": logging.CRITICAL}
+            self.cluster = self.distributed.LocalCluster(n_workers=int(count), **where)
             self.client = self.distributed.Client(self.cluster)
         elif self.where.startswith(("tcp://", "tls://")):
             try:

@@ -57,10 +57,15 @@ def run(options):
         for study in studies:
             study.begin()
         failed = Work(studies, pool, options).go()
-    if options.seeds and not failed:
-        for folder in folders.values():
+    mixed = None
+    for folder in folders.values() if options.seeds and not failed else ():
+        try:
             summarize(folder)
+        except InputError as e:  # of other studies in the folder; these are done all the same
+            mixed = e
     write_report(options.out)
+    if mixed:
+        raise mixed
     if failed:
         total = sum(len(study.parts) for study in studies)
         raise InputError(f"failed: {len(failed)} of {total} parts; --resume does them: {'; '.join(failed)}")
@@ -305,7 +310,11 @@ def read_section(folder):
 def read_networks(folder):
     """Return what the report shows of several networks: what is found over them, and the figures of the first."""
     summary = records.read(folder / "summary.json")
-    networks = find_networks(folder) if summary else None
+    try:
+        networks = find_networks(folder) if summary else None
+    except InputError as e:
+        print(f"{folder}: no summary in the report: {e}")
+        return None
     if networks is None:
         return None
     first = read_section(networks.folders[summary["seeds"][0]])
