@@ -171,7 +171,7 @@ def bars(panels, title, note="", label="images", most=20):
     return fig
 
 
-def intervals(rows, title, note="", label="", reference=None, dots=None):
+def intervals(rows, title, note="", label="", reference=None, dots=None, cut=False):
     """Draw means with their confidence intervals, one below the other, on one axis that begins at 0.
 
     Parameters
@@ -183,6 +183,8 @@ def intervals(rows, title, note="", label="", reference=None, dots=None):
         A dashed line to compare with.
     dots : {name: values}, optional
         The values that a row is the mean of, a mark for each.
+    cut : bool
+        Let the axis begin where the values do, and say so.
     """
     left = MARGIN + 24 + 14 * max(map(len, rows))
     room = 44 if reference else 16  # for the reference's name, above the axes
@@ -193,7 +195,14 @@ def intervals(rows, title, note="", label="", reference=None, dots=None):
     ax.errorbar(mean, y, xerr=(mean - low, high - mean), fmt="o", color=RIGHT, ms=7, lw=2.2, capsize=5)
     ax.set(yticks=[], ylim=(len(rows) - 0.5, -0.5), xlabel=label)
     ends = [*low, *high, *mean, *(v for some in (dots or {}).values() for v in some), reference[0] if reference else 0]
-    ax.set_xlim(min(0, 1.15 * np.nanmin(ends)), 1.15 * np.nanmax(ends))
+    ends = ends[:-1] if cut and not reference else ends
+    low_end, high_end = np.nanmin(ends), np.nanmax(ends)
+    if cut:
+        room = 0.1 * (high_end - low_end) or 0.1
+        ax.set_xlim(low_end - room, high_end + room)
+        ax.set_xlabel(f"{label} (the axis does not begin at 0)")
+    else:
+        ax.set_xlim(min(0, 1.15 * low_end), 1.15 * high_end)
     ax.spines["left"].set_visible(False)
     ax.grid(visible=False, axis="y")
     ax.grid(axis="x", color="#e6e9ed", lw=0.8)

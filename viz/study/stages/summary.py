@@ -24,6 +24,7 @@ def run(networks):
         f"Mean of {facts['networks']} networks, 95 % intervals over networks; a dot for each network.",
         "share of the images",
         dots={name: list(n["values"].values()) for name, n in found.items()},
+        cut=True,
     )
     return [Picture("networks", title, chart)], facts
 
