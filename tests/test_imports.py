@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = sorted([*ROOT.glob("tinycnn/**/*.py"), *ROOT.glob("viz/**/*.py"), ROOT / "run_all.py"])
-OPTIONAL = {"cupy", "torch", "tensorflow", "jax", "captum"}
+OPTIONAL = {"cupy", "torch", "tensorflow", "jax", "captum", "dask", "distributed"}
 BACKENDS = {"reference", "cpu", "gpu", "kernels", "winograd", "thin", "sparse", "parallel", "matmul", "simd"}
 
 
