@@ -175,7 +175,7 @@ def _read(study, part):
     if part in STAGES:
         names = ["weights.safetensors", *(p.name for p in study.folder.glob("history-*.json"))]
         if "judges" in STAGES[part].uses:
-            names += [f"checkpoint-judge-{files.slug(name)}.safetensors" for name in judges.JUDGES]
+            names += [f"checkpoint-{judge}.safetensors" for judge in judges.PARTS]
     paths = [study.folder / name for name in names]
     return {path.name: path.read_bytes() for path in paths if path.exists()}
 

@@ -7,9 +7,10 @@ another seed and of another architecture both name as well has something of the 
 import numpy as np
 from scipy.special import softmax
 
-from tinycnn import streams
+from tinycnn import files, streams
 
 JUDGES = {"another seed": False, "another architecture": True}  # whether it is `models.build`'s deep network
+PARTS = {f"judge-{files.slug(name)}": name for name in JUDGES}  # of a study, and of the names of their files
 
 
 def seed(of, name):
@@ -49,7 +50,7 @@ def confidence(net, x):
 
 def named(net, x):
     """Return whether that class is the network's answer, (classes,)."""
-    return net.logits(x).argmax(1) == np.arange(len(x))
+    return net.predict(x) == np.arange(len(x))
 
 
 def variation(x):

@@ -110,7 +110,7 @@ class Run:
     @cached_property
     def parts(self):
         """{part: the parts that must be done before}, in the order in which they are told."""
-        stages, others = self.options.stages, [f"judge-{files.slug(name)}" for name in judges.JUDGES]
+        stages, others = self.options.stages, tuple(judges.PARTS)
         judged = any("judges" in stage.uses for stage in stages)
         parts = {"training": (), **{judge: () for judge in others if judged}}
         return parts | {s.name: ("training", *(others if "judges" in s.uses else ())) for s in stages}
@@ -171,7 +171,7 @@ class Run:
         with records.lock(self.folder, part):
             if part == "training":
                 found = self.train()
-            elif part.startswith("judge-"):
+            elif part in judges.PARTS:
                 found = self.train_judge(part)
             else:
                 found = self.look(STAGES[part])
@@ -187,7 +187,7 @@ class Run:
 
     def train_judge(self, part):
         """One of the networks that judge generated images."""
-        how, name = self.judge_recipe, next(n for n in judges.JUDGES if part == f"judge-{files.slug(n)}")
+        how, name = self.judge_recipe, judges.PARTS[part]
         seed, deep = judges.seed(self.seed, name), judges.JUDGES[name]
         net, history, took = self.fit(part, how, how.steps, seed, deep=deep)
         self.keep_history(part, history)
@@ -264,7 +264,7 @@ class Run:
             return {"history": history, "recipe": str(self.recipe), "histories": self.histories()}
         if name == "effort":
             return {"effort": self.effort}
-        paths = {judge: self.folder / f"checkpoint-judge-{files.slug(judge)}.safetensors" for judge in judges.JUDGES}
+        paths = {judge: self.folder / f"checkpoint-{part}.safetensors" for part, judge in judges.PARTS.items()}
         return {"judges": {judge: Network.load(path, self.options.backend) for judge, path in paths.items()}}
 
     def given(self, stage):
@@ -310,7 +310,7 @@ class Run:
         """Write metrics.json, what the seed determines, and run.json, what it came from."""
         history, before = self.history(self.options.recipe), self.before.get("seconds", {})
         stages = {s.name: done for s in STAGES.values() if s.over == "network" and (done := self.done(s)) is not None}
-        judged = {name: self.history(f"judge-{files.slug(name)}") for name in judges.JUDGES}
+        judged = {name: self.history(part) for part, name in judges.PARTS.items()}
         judged = {name: h for name, h in judged.items() if h is not None and h.steps == self.judge_recipe.steps}
         metrics = {
             "dataset": self.info.name,

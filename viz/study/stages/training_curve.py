@@ -9,7 +9,7 @@ from viz.study.subject import Study
 
 def run(s: Study):
     """Return (pictures, facts)."""
-    predicted, names = s.net.logits(s.val_images).argmax(1), s.names
+    predicted, names = s.net.predict(s.val_images), s.names
     counts = np.zeros((len(names), len(names)))
     np.add.at(counts, (s.val_labels, predicted), 1)
     confusion = counts / np.maximum(counts.sum(1, keepdims=True), 1)
