@@ -137,7 +137,7 @@ def test_the_main_job_runs(tmp_path, capsys, monkeypatch):
 
     def few(*args):
         found = load(*args)
-        return replace(found, **{k: getattr(found, k)[:80] for k in ("images", "labels", "val_images", "val_labels")})
+        return replace(found, **{k: getattr(found, k)[:80] for k in ("images", "labels", "test_images", "test_labels")})
 
     monkeypatch.setattr(sets, "built_in", few)
     monkeypatch.setattr(tsne, "POINTS", 40)

@@ -16,15 +16,15 @@ def small():
     digits = sets.built_in("digits")
     net = models.build("mnist", backend="cpu", seed=1)
     net.params["conv1"]["b"][3] = net.params["conv2"]["b"][5] = -100
-    few = (digits.images[:60], digits.labels[:60], digits.val_images[:40], digits.val_labels[:40])
+    few = (digits.images[:60], digits.labels[:60], digits.test_images[:40], digits.test_labels[:40])
     return Study(net, digits.info, *few, None, 0)
 
 
 def test_shares_of_the_seven_nearest_are_those_of_a_loop(small):
     _, metrics = neighbors.run(small)
-    images = np.concatenate([small.images, small.val_images]).reshape(100, -1).astype(int)
-    labels = np.concatenate([small.labels, small.val_labels])
-    features = embedding.features(small.net, np.concatenate([small.images, small.val_images]), "relu3")
+    images = np.concatenate([small.images, small.test_images]).reshape(100, -1).astype(int)
+    labels = np.concatenate([small.labels, small.test_labels])
+    features = embedding.features(small.net, np.concatenate([small.images, small.test_images]), "relu3")
     hits = {}
     for name, rows in (("pixels", images), ("features", features.astype(float))):
         hits[name] = []
@@ -47,7 +47,7 @@ def test_shares_of_the_seven_nearest_are_those_of_a_loop(small):
 def test_strongest_maps_are_those_that_win_most_and_never_dead_ones(small):
     pictures, metrics = strongest_maps.run(small)
     for conv, relu, dead in (("conv1", "relu1", 3), ("conv2", "relu2", 5)):
-        sums = activations.maps(small.net, small.val_images, relu).sum((1, 2), dtype=float)
+        sums = activations.maps(small.net, small.test_images, relu).sum((1, 2), dtype=float)
         counts = np.bincount(sums.argmax(1), minlength=sums.shape[1])
         assert metrics["layers"][conv]["how_often"].tolist() == sorted(counts[counts > 0], reverse=True)
         assert (
@@ -79,8 +79,8 @@ def test_ways_to_unpool_are_compared_over_the_same_images(small):
     assert metrics["images"] == 40 and metrics["layer"] == "conv2"
     scores = {}
     for way, name in unpooling.WAYS.items():
-        projection, _ = deconvnet.project(small.net, small.val_images, "relu2", unpool=way)
-        scores[name] = deconvnet.edge_correlation(projection, small.val_images)
+        projection, _ = deconvnet.project(small.net, small.test_images, "relu2", unpool=way)
+        scores[name] = deconvnet.edge_correlation(projection, small.test_images)
         found = metrics["correlation_with_the_edges"][name]
         assert found["mean"] == pytest.approx(scores[name].mean(), abs=1e-6)
         assert found["low"] < found["mean"] < found["high"]

@@ -92,7 +92,7 @@ def at_step(optimizer, schedule, t, steps):
 
 
 def step(ops, optimizer, params, grads, state, t):
-    """One step number `t` over all parameters, in place on `params` and `state`."""
-    for layer, p in params.items():
-        for name in p:
-            optimizer.update(ops, state, f"{layer}/{name}", p[name], grads[layer][name], t)
+    """One step number `t` over all parameters that have a gradient, in place on `params` and `state`."""
+    for layer, some in grads.items():
+        for name, g in some.items():
+            optimizer.update(ops, state, f"{layer}/{name}", params[layer][name], g, t)

@@ -72,6 +72,11 @@ class History:
         """The number of steps done."""
         return len(self.losses)
 
+    @property
+    def best(self):
+        """Which measurement had the highest validation accuracy, the last one where several had it."""
+        return len(self.val_accuracy) - 1 - int(np.argmax(self.val_accuracy[::-1]))
+
     def __repr__(self):
         loss = f", last loss {self.losses[-1]:.4f}" if self.losses else ""
         parts = [("training", self.train_accuracy), ("validation", self.val_accuracy)]
@@ -84,7 +89,7 @@ class History:
 
 def fit(
     net, images, labels, val=None, *, steps=1000, batch_size=100, optimizer="adam", lr=1e-4, seed=0,
-    schedule="constant", augment=Augment(), average=0,
+    schedule="constant", augment=Augment(), average=0, keep="last", frozen=(),
     eval_every=100, checkpoint=None, checkpoint_every=None, resume=False, progress=True,
 ):  # fmt: skip
     """Train a network in place.
@@ -113,6 +118,11 @@ def fit(
     average : int
         If not 0: the network is measured, and at the end left, with the running mean of its weights over about so
         many of its last steps (Polyak and Juditsky 1992, with exponential weights).
+    keep : "last" or "best"
+        With which parameters the network is left: those of the last step, or of the measurement with the highest
+        accuracy on `val` (`History.best`).
+    frozen : sequence of str
+        Layers whose parameters stay as they are.
     eval_every : int
         Steps between measurements of the accuracy (and at the start and the end).
     checkpoint : path, optional
@@ -142,6 +152,10 @@ def fit(
     if val is not None:
         val = val[0], _check_training_data(net, *val, classes, "val images", "val labels")
     choose(schedule, optim.SCHEDULES, "schedule")
+    if choose(keep, ("last", "best"), "keep") == "best" and val is None:
+        raise InputError("keep: the best step is that with the highest accuracy on val, and there is none; give val")
+    for layer in frozen:
+        choose(layer, net.params, "frozen layer")
     if average < 0 or not 0 <= augment.shift < min(net.input_shape[:2]):
         raise InputError(
             f"need average >= 0 and a shift of 0 to {min(net.input_shape[:2]) - 1} pixels, got {average} and "
@@ -161,6 +175,8 @@ def fit(
         "schedule": [schedule, steps] if schedule != "constant" else schedule,
         "augment": dataclasses.asdict(augment),
         "average": average,
+        "keep": keep,
+        "frozen": list(frozen),
     }
     if checkpoint is not None:  # nobody else asks which data they were
         settings["checksums"] = {"images": _crc32(images), "labels": _crc32(labels)}
@@ -176,10 +192,11 @@ def fit(
 
     def evaluate():
         run.history.eval_steps.append(run.history.steps)
-        with run.averaged():
+        with run.using(run.mean):
             run.history.train_accuracy.append(accuracy(net.logits(images[sample]), labels[sample]))
             if val is not None:
                 run.history.val_accuracy.append(accuracy(net.logits(val[0]), val[1]))
+                run.keep_best()
 
     bar = tqdm(
         total=steps,
@@ -212,8 +229,8 @@ def fit(
             raise Interrupted(f"stopped after {run.done} of {steps} steps; no checkpoint was asked for")
         run.save()
         raise Interrupted(f"stopped after {run.done} of {steps} steps; {checkpoint} holds them")
-    for _, p, mean in run.means():
-        p[...] = mean
+    for k, p in run.params():
+        p[...] = run.reported.get(k, p)
     return run.history
 
 
@@ -254,30 +271,43 @@ class _Run:
     def __init__(self, net, optimizer, settings, path):
         self.net, self.optimizer, self.settings, self.path = net, optimizer, settings, path
         self.state = optimizer.init(net.ops, net.params)
-        self.mean = {k: net.ops.zeros(p.shape) for k, p in self._params()} if settings["average"] else {}
-        for k, p in self._params() if self.mean else ():
-            self.mean[k][...] = p
+        self.mean = self._copy() if settings["average"] else {}
+        self.best = self._copy() if settings["keep"] == "best" else {}
         self.history = History()
         self.work = fused.Workspace(net.ops)
         self.losses, self.done = net.ops.zeros(READ_EVERY), 0
 
-    def _params(self):
+    def params(self):
+        """(name, array) of each parameter of the network."""
         return [(f"{layer}/{k}", a) for layer, p in self.net.params.items() for k, a in p.items()]
 
-    def means(self):
-        """(name, parameter, its running mean) of each parameter, if there are means."""
-        return [(k, p, self.mean[k]) for k, p in self._params() if self.mean]
+    def _copy(self):
+        copy = {k: self.net.ops.zeros(p.shape) for k, p in self.params()}
+        for k, p in self.params():
+            copy[k][...] = p
+        return copy
+
+    @property
+    def reported(self):
+        """The parameters that the network is left with, where they are not those of the last step."""
+        return self.best or self.mean
 
     @contextlib.contextmanager
-    def averaged(self):
-        """Context in which the network has the running means as its parameters."""
+    def using(self, other):
+        """Context in which the network has `other` parameters, if there are any."""
         params = self.net.params
-        if self.mean:
-            self.net.params = {layer: {k: self.mean[f"{layer}/{k}"] for k in p} for layer, p in params.items()}
+        if other:
+            self.net.params = {layer: {k: other[f"{layer}/{k}"] for k in p} for layer, p in params.items()}
         try:
             yield
         finally:
             self.net.params = params
+
+    def keep_best(self):
+        """Keep the parameters that were just measured, if none were better."""
+        if self.best and self.history.best == len(self.history.val_accuracy) - 1:
+            for k, p in self.params():
+                self.best[k][...] = self.mean.get(k, p)
 
     def step(self, images, labels, augment, optimizer):
         ops, unread = self.net.ops, self.done - self.history.steps
@@ -290,11 +320,12 @@ class _Run:
         moves, batch = augment.draw(moves, len(batch)), ops.put(batch)
         x, labels = ops.from_images(images, batch, moves), ops.take(labels, batch)
         _, grads = fused.loss_and_grads(self.net, x, labels, self.work, dropout, loss, products=True)
+        grads = {layer: g for layer, g in grads.items() if layer not in self.settings["frozen"]}
         optim.step(ops, optimizer, self.net.params, grads, self.state, self.done)
         if self.mean and self.done % AVERAGE_EVERY == 0:  # a plain mean at first, then one that forgets
             rate = AVERAGE_EVERY / min(self.done, self.settings["average"])
-            for _, p, mean in self.means():
-                ops.average(mean, p, min(1.0, rate))
+            for k, p in self.params():
+                ops.average(self.mean[k], p, min(1.0, rate))
         if unread + 1 == READ_EVERY:
             self.read_losses()
 
@@ -311,15 +342,22 @@ class _Run:
 
     def save(self):
         self.read_losses()
-        for layer, p in self.net.params.items():
-            for k, a in p.items():
-                if not np.isfinite(self.net.ops.to_numpy(a)).all():
-                    raise self._diverged(f"{layer}/{k} is no longer finite after step {self.history.steps}")
-        tensors = {"optimizer/" + k: self.net.ops.to_numpy(a) for k, a in self.state.items()}
-        tensors |= {"raw/" + k: self.net.ops.to_numpy(p) for k, p, _ in self.means()}
+        for k, a in self.params():
+            if not np.isfinite(self.net.ops.to_numpy(a)).all():
+                raise self._diverged(f"{k} is no longer finite after step {self.history.steps}")
+        tensors = {key: self.net.ops.to_numpy(a) for key, a in self.arrays().items()}
         tensors |= {"history/" + k: np.array(v, np.float64) for k, v in self.history.to_dict().items()}
-        with self.averaged():
+        with self.using(self.reported):
             checkpoints.save_network(self.net, self.path, tensors, {"settings": self.settings})
+
+    def arrays(self):
+        """{name in a checkpoint: array} of all that training goes on from, besides the parameters reported."""
+        arrays = {f"optimizer/{k}": a for k, a in self.state.items()}
+        if self.reported:
+            arrays |= {f"raw/{k}": a for k, a in self.params()}
+        if self.best:
+            arrays |= {f"mean/{k}": a for k, a in self.mean.items()}
+        return arrays
 
     def restore(self, steps):
         header, tensors = checkpoints.read(self.path)
@@ -340,14 +378,13 @@ class _Run:
                 f"{self.path}: has {len(tensors['history/losses'])} steps already, more than the {steps} asked for; "
                 "ask for as many or more, or start anew without resuming"
             )
-        moments, raw = [f"optimizer/{k}" for k in self.state], [f"raw/{k}" for k, _, _ in self.means()]
-        _settings(self.path, header, tensors, moments + raw)
+        _settings(self.path, header, tensors, self.arrays())
         checkpoints.set_params(self.net, tensors, self.path)
-        for k, a in self.state.items():
-            a[...] = self.net.ops.asarray(tensors["optimizer/" + k])
-        for k, p, mean in self.means():
-            mean[...] = p
-            p[...] = self.net.ops.asarray(tensors["raw/" + k])
+        for k, p in self.params():
+            if self.reported:
+                self.reported[k][...] = p
+        for key, a in self.arrays().items():
+            a[...] = self.net.ops.asarray(tensors[key])
         history = {k: tensors["history/" + k].tolist() for k in self.history.to_dict()}
         history["eval_steps"] = [int(v) for v in history["eval_steps"]]
         self.history = History(**history)

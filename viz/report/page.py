@@ -102,7 +102,7 @@ def summary(section):
     """
     found = (section.over or section.metrics)["stages"]
     shares = found.get("neighbors", {}).get("share_of_the_7_nearest", {})
-    pixels, features = (shares.get(space, {}).get("validation") for space in ("pixels", "features"))
+    pixels, features = (shares.get(space, {}).get("test") for space in ("pixels", "features"))
     if not section.over:  # an interval over the images of one network is no interval of the study
         pixels, features = (share and share["mean"] for share in (pixels, features))
     plane = found.get("tsne", {}).get("all classes", {}).get("accuracy_of_10_nearest")

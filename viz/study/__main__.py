@@ -73,10 +73,9 @@ def parse(argv, prog):
     p.add_argument("--recipe", choices=tuple(RECIPES), default="study", help="how to train (default: study)")
     p.add_argument(
         "--protocol",
-        choices=sets.PROTOCOLS,
-        default="study",
-        help="of stl10: study joins its two parts, trains on the first 10,000 and validates on the last 3,000; "
-        "official trains on the 5,000 and validates on the 8,000 test images (default: study)",
+        choices=tuple(sets.PROTOCOLS),
+        default="holdout",
+        help="; ".join(f"{name}: {what}" for name, what in sets.PROTOCOLS.items()) + " (default: holdout)",
     )
     p.add_argument("--backend", default="auto", help="auto, reference, cpu or gpu")
     p.add_argument(
@@ -113,8 +112,6 @@ def parse(argv, prog):
     args = p.parse_args(argv)
     if args.images == "":
         p.error("argument --images: names no folder")
-    if args.protocol != "study" and "stl10" not in args.dataset:
-        p.error("argument --protocol: goes with --dataset stl10; other sets have their own split")
     if args.model and not args.images:
         p.error("argument --model: goes with --images; a built-in set has its own network")
     return args

@@ -49,6 +49,7 @@ def parts(info, steps, judge_steps, stages, effort=1.0):
     """
     i = MODELS.index(info.model)
     usual = {"training": steps * STEP[i]}
+    usual["frozen-first-layer"] = usual["training"]
     for part, name in PARTS.items():
         usual[part] = judge_steps * (DEEP_STEP if JUDGES[name] else STEP)[i]
     return usual | {stage.name: stage.seconds[i] * (effort if "effort" in stage.uses else 1) for stage in stages}

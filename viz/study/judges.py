@@ -18,6 +18,17 @@ def seed(of, name):
     return streams.seed(of, "judge", list(JUDGES).index(name))
 
 
+def known(accuracies, info):
+    """Return what is known of judges {name: interval of the accuracy on test images}, and whether they judge.
+
+    One that errs often says little about an image: the lower end of its interval has to lie above chance + 0.55
+    (1 - chance), 59.5 % of ten classes.
+    """
+    chance = 1 / len(info.classes)
+    least = chance + 0.55 * (1 - chance)
+    return {name: {"accuracy": vars(a), "judges": a.low > least, "least": least} for name, a in accuracies.items()}
+
+
 def judge(s, way):
     """Return what is known of a way's images: {name: array (classes,)}.
 

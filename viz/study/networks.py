@@ -176,7 +176,9 @@ class Work:
         """Say what a study is of, once for each data set."""
         if study.name not in self.told:
             self.told.add(study.name)
-            counts = f"{len(study.set.images):,} training and {len(study.set.val_images):,} validation images"
+            images = study.set
+            held = f", {len(images.val_images):,} held out" if images.protocol == "holdout" else ""
+            counts = f"{len(images.images):,} training images{held}, {len(images.test_images):,} test images"
             print(f"{study.info.title}: {counts}, recipe {study.options.recipe}, {study.steps:,} steps", flush=True)
 
 

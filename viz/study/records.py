@@ -40,7 +40,7 @@ def read(path):
 
 
 def read_history(path):
-    """Return (settings, `History`) of the training in a file; (None, None) if there is no such file.
+    """Return (settings, test images classified rightly, `History`) of the training in a file; None if there is none.
 
     Raises
     ------
@@ -48,16 +48,17 @@ def read_history(path):
         The file holds something else.
     """
     found = read(path)
-    settings, history = found.pop("settings", None), None
+    settings, right, history = found.pop("settings", None), found.pop("test_right", None), None
     try:
         history = train.History(**found)
-        right = {len(history.eval_steps)} == {len(history.train_accuracy), len(history.val_accuracy)}
-        right = right and all(isinstance(v, (int, float)) for some in found.values() for v in some)
+        whole = {len(history.eval_steps)} == {len(history.train_accuracy), len(history.val_accuracy)}
+        whole = whole and all(isinstance(v, (int, float)) for some in found.values() for v in some)
+        whole = whole and isinstance(right, int)
     except TypeError:
-        right = False
-    if found and not right:
+        whole = False
+    if found and not whole:
         raise InputError(f"{path}: not a history of training; remove it")
-    return (settings, history) if found else (None, None)
+    return (settings, right, history) if found else (None, None, None)
 
 
 @contextlib.contextmanager

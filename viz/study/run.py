@@ -18,12 +18,16 @@ from functools import cached_property
 from pathlib import Path
 
 from tinycnn import InputError, Network, files, get_ops, models, train
+from viz.metrics import statistics
 from viz.report import results
 from viz.report.text import percent
 
 from . import estimate, fingerprint, judges, recipes, records, sets
 from .subject import Study
 from .table import STAGES
+
+FROZEN = "frozen-first-layer"
+TRAININGS = {"judges": tuple(judges.PARTS), "frozen": (FROZEN,)}  # what a stage uses: the parts that train it
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ class Options:
     download: bool = False
     steps: int | None = None
     recipe: str = "study"
-    protocol: str = "study"
+    protocol: str = "holdout"
     backend: str = "auto"
     only: tuple | None = None
     seed: int = 0
@@ -46,11 +50,6 @@ class Options:
     resume: bool = False
     out: Path = Path("out")
     command: str = ""
-
-    @property
-    def stages(self):
-        """The stages of one network that are asked for, in their order."""
-        return [s for s in STAGES.values() if s.over == "network" and (self.only is None or s.name in self.only)]
 
     @property
     def goes_on(self):
@@ -86,6 +85,8 @@ class Run:
         self.steps = options.steps or self.recipe.steps
         self.effort = min(1.0, (options.steps or math.inf) / self.recipe.steps)
         self.judge_recipe = recipes.judge(self.info, self.effort)
+        asked = options.only or [s.name for s in STAGES.values() if s.usual(self.info.name)]
+        self.stages = [s for s in STAGES.values() if s.over == "network" and s.name in asked]
         self.images = self.set.digest
         self.before, self.seconds = records.read(self.folder / "run.json"), {}
 
@@ -110,23 +111,22 @@ class Run:
     @cached_property
     def parts(self):
         """{part: the parts that must be done before}, in the order in which they are told."""
-        stages, others = self.options.stages, tuple(judges.PARTS)
-        judged = any("judges" in stage.uses for stage in stages)
-        parts = {"training": (), **{judge: () for judge in others if judged}}
-        return parts | {s.name: ("training", *(others if "judges" in s.uses else ())) for s in stages}
+        needed = {s.name: [part for name in s.uses for part in TRAININGS.get(name, ())] for s in self.stages}
+        others = [part for some in TRAININGS.values() for part in some if any(part in n for n in needed.values())]
+        return {"training": (), **dict.fromkeys(others, ()), **{k: ("training", *n) for k, n in needed.items()}}
 
     def plan(self):
         """Return the usual seconds of each part."""
-        usual = estimate.parts(self.info, self.steps, self.judge_recipe.steps, self.options.stages, self.effort)
+        usual = estimate.parts(self.info, self.steps, self.judge_recipe.steps, self.stages, self.effort)
         return {part: usual[part] for part in self.parts}
 
     def begin(self):
         """Make sure that what lies in the folder is gone on with, or counts no more."""
         begun = {"settings": self.settings, "steps": self.steps}
         if not self.options.goes_on:
-            trainings = (*self.folder.glob("checkpoint-*.safetensors"), *self.folder.glob("history-judge-*.json"))
-            for path in trainings:  # that nobody goes on with
-                path.unlink()
+            others = [self.folder / f"history-{part}.json" for some in TRAININGS.values() for part in some]
+            for path in (*self.folder.glob("checkpoint-*.safetensors"), *others):  # that nobody goes on with
+                path.unlink(missing_ok=True)
         files.write_text(self.folder / "run.json", results.dumps({**self.before, "in_progress": begun}))
 
     def took(self, part, seconds):
@@ -171,30 +171,37 @@ class Run:
         with records.lock(self.folder, part):
             if part == "training":
                 found = self.train()
-            elif part in judges.PARTS:
-                found = self.train_judge(part)
-            else:
+            elif part in STAGES:
                 found = self.look(STAGES[part])
+            else:
+                found = self.train_other(part)
         return *found, self.remarks
 
     def train(self):
         """The network itself."""
-        kind = self.options.recipe
-        self.net, history, took = self.fit(kind, self.recipe, self.steps, self.seed)
-        self.keep_history(kind, history)
-        self.net.save(self.folder / "weights.safetensors")
-        return took, f"validation {percent(history.val_accuracy[-1])}"
+        net, took, said = self.fit(self.options.recipe, self.recipe, self.steps, self.seed)
+        self.net = net
+        net.save(self.folder / "weights.safetensors")
+        return took, said
 
-    def train_judge(self, part):
-        """One of the networks that judge generated images."""
+    def train_other(self, part):
+        """A network that judges generated images, or one whose first layer does not learn."""
+        if part == FROZEN:
+            return self.fit(part, self.recipe, self.steps, self.seed, first_layer_learns=False)[1:]
         how, name = self.judge_recipe, judges.PARTS[part]
-        seed, deep = judges.seed(self.seed, name), judges.JUDGES[name]
-        net, history, took = self.fit(part, how, how.steps, seed, deep=deep)
-        self.keep_history(part, history)
-        return took, f"validation {percent(history.val_accuracy[-1])}"
+        return self.fit(part, how, how.steps, judges.seed(self.seed, name), deep=judges.JUDGES[name])[1:]
 
-    def fit(self, key, how, steps, seed, **kwargs):
-        """Train one network, or go on from its checkpoint; return it, its history, and the seconds, None if kept."""
+    def fit(self, key, how, steps, seed, deep=False, first_layer_learns=True):
+        """Train one network, or go on from its checkpoint, and keep its history.
+
+        Returns
+        -------
+        net : Network
+        seconds : float or None
+            None if it was trained before.
+        what : str
+            Its accuracy, in a few words.
+        """
         began, checkpoint = time.perf_counter(), self.folder / f"checkpoint-{key}.safetensors"
         net = models.build(
             self.info.model,
@@ -203,7 +210,7 @@ class Run:
             classes=len(self.info.classes),
             dropout=how.dropout,
             meta={"dataset": self.info.name, "classes": "\n".join(self.info.classes)},
-            **kwargs,
+            deep=deep,
         )
         resume, done = checkpoint.exists(), 0  # one that is not to be gone on with is gone: see `begin`
         if resume:
@@ -213,10 +220,25 @@ class Run:
                     f"{key} is trained anew: its rate follows a schedule of {steps:,} steps, not {schedule[1]:,}"
                 )
                 resume, done = False, 0
-        images, labels, *val = self.set.arrays
-        where = {"checkpoint": checkpoint, "resume": resume, "progress": self.options.workers is None}
-        history = how.fit(net, images, labels, val, steps=steps, seed=seed, **where)
-        return net, history, None if done == steps else time.perf_counter() - began
+        images = self.set
+        history = how.fit(
+            net,
+            images.images,
+            images.labels,
+            (images.val_images, images.val_labels),
+            steps=steps,
+            seed=seed,
+            keep="best" if images.protocol == "holdout" else "last",
+            frozen=() if first_layer_learns else (next(iter(net.params)),),
+            checkpoint=checkpoint,
+            resume=resume,
+            progress=self.options.workers is None,
+        )
+        right = int((net.predict(images.test_images) == images.test_labels).sum())
+        record = {"settings": self.trained_on, "test_right": right, **history.to_dict()}
+        files.write_text(self.folder / f"history-{key}.json", results.dumps(record))
+        said = f"test accuracy {percent(right / len(images.test_labels))}"
+        return net, None if done == steps else time.perf_counter() - began, said
 
     def look(self, stage):
         """A stage."""
@@ -237,15 +259,19 @@ class Run:
         """Its fingerprint."""
         return fingerprint.of_network(self.net)
 
-    def keep_history(self, key, history):
-        """Keep the history of a training beside what it is a history of."""
-        record = {"settings": self.trained_on, **history.to_dict()}
-        files.write_text(self.folder / f"history-{key}.json", results.dumps(record))
-
     def history(self, key):
-        """The `History` of a training with these settings, by its recipe or its judge; None if there is none."""
-        settings, history = records.read_history(self.folder / f"history-{key}.json")
-        return history if settings == self.trained_on else None
+        """The `History` of a training with these settings, by its recipe or its part; None if there is none."""
+        return self.trained(key)[0]
+
+    def accuracy(self, key):
+        """The interval of that network's accuracy on the test images; None if there is none."""
+        right = self.trained(key)[1]
+        return None if right is None else statistics.accuracy_interval(right, len(self.set.test_labels))
+
+    def trained(self, key):
+        """Return (`History`, count of test images that are classified rightly), or (None, None)."""
+        settings, right, history = records.read_history(self.folder / f"history-{key}.json")
+        return (history, right) if settings == self.trained_on else (None, None)
 
     @property
     def trained_on(self):
@@ -258,19 +284,29 @@ class Run:
         return {kind: history for kind, history in others.items() if history is not None}
 
     def used(self, name):
-        """Return what a stage gets that uses "history", "judges" or "effort"."""
+        """Return what a stage gets that uses `name`."""
         if name == "history":
             history = self.history(self.options.recipe)
-            return {"history": history, "recipe": str(self.recipe), "histories": self.histories()}
+            images = self.set
+            held_out = len(images.val_images) if images.protocol == "holdout" else 0
+            how = {"recipe": str(self.recipe), "protocol": images.protocol, "held_out": held_out}
+            return {"history": history, "histories": self.histories(), **how}
         if name == "effort":
             return {"effort": self.effort}
-        paths = {judge: self.folder / f"checkpoint-{part}.safetensors" for part, judge in judges.PARTS.items()}
-        return {"judges": {judge: Network.load(path, self.options.backend) for judge, path in paths.items()}}
+        nets = {part: self.folder / f"checkpoint-{part}.safetensors" for part in TRAININGS[name]}
+        nets = {part: Network.load(path, self.options.backend) for part, path in nets.items()}
+        if name == "frozen":
+            return {"frozen": nets[FROZEN]}
+        known = judges.known({judge: self.accuracy(part) for part, judge in judges.PARTS.items()}, self.info)
+        asked = {judge: nets[part] for part, judge in judges.PARTS.items() if known[judge]["judges"]}
+        return {"judges": asked, "about_judges": known}
 
     def given(self, stage):
         """Return what a stage may use, and no more: the rest would not be in its fingerprint."""
         more = {k: v for name in stage.uses for k, v in self.used(name).items()}
-        return Study(self.net, self.info, *self.set.arrays, self.set.masks, self.seed, **more)
+        images = self.set
+        tested = images.test_images, images.test_labels, images.masks
+        return Study(self.net, self.info, images.images, images.labels, *tested, self.seed, **more)
 
     def made_from(self, stage):
         """Return the fingerprint of all that a stage is made from."""
@@ -278,6 +314,7 @@ class Run:
         used = {
             "history": (str(self.recipe), {kind: history.to_dict() for kind, history in histories.items()}),
             "judges": (str(self.judge_recipe), self.judge_recipe.steps),  # these, images and seed determine them
+            "frozen": (str(self.recipe), self.steps),
             "effort": self.effort,
         }
         facts = (self.weights, self.images, self.info.title, self.info.classes, self.seed)
@@ -310,17 +347,13 @@ class Run:
         """Write metrics.json, what the seed determines, and run.json, what it came from."""
         history, before = self.history(self.options.recipe), self.before.get("seconds", {})
         stages = {s.name: done for s in STAGES.values() if s.over == "network" and (done := self.done(s)) is not None}
-        judged = {name: self.history(part) for part, name in judges.PARTS.items()}
-        judged = {name: h for name, h in judged.items() if h is not None and h.steps == self.judge_recipe.steps}
         metrics = {
             "dataset": self.info.name,
             "seed": self.seed,
             "steps": history.steps,
-            "train_images": len(self.set.images),
-            "validation_images": len(self.set.val_images),
-            "train_accuracy": history.train_accuracy[-1],
-            "validation_accuracy": history.val_accuracy[-1],
-            "judges": {name: h.val_accuracy[-1] for name, h in judged.items()},
+            **self.accuracies(history),
+            "curve": {k: v for k, v in history.to_dict().items() if k != "losses"},
+            "judges": self.about_judges(),
             "stages": {name: done.facts for name, done in stages.items()},
         }
         trained = {part: before[part] for part in ("training", *self.parts) if part in before and part not in STAGES}
@@ -341,3 +374,28 @@ class Run:
         }
         files.write_text(self.folder / "metrics.json", results.dumps(metrics))
         files.write_text(self.folder / "run.json", results.dumps(record))
+
+    def accuracies(self, history):
+        """What metrics.json says of the network: how many images, which step was kept, and how often it was right."""
+        images, chosen = self.set, self.set.protocol == "holdout"
+        at = history.best if chosen else -1
+        shown = min(len(images.images), train.TRAIN_SAMPLE)
+        found = {
+            "train_images": len(images.images),
+            "validation_images": len(images.val_images) if chosen else 0,
+            "test_images": len(images.test_images),
+            "kept_step": history.eval_steps[at],
+            "train_accuracy": vars(statistics.accuracy_interval(round(shown * history.train_accuracy[at]), shown)),
+            "test_accuracy": vars(self.accuracy(self.options.recipe)),
+        }
+        if chosen:
+            n = len(images.val_images)
+            right = round(n * history.val_accuracy[at])
+            found["validation_accuracy"] = vars(statistics.accuracy_interval(right, n))
+        return found
+
+    def about_judges(self):
+        """How well the judges that were trained for this network classify the test images, and whether they judge."""
+        trained = {name: part for part, name in judges.PARTS.items() if self.history(part) is not None}
+        trained = {name: p for name, p in trained.items() if self.history(p).steps == self.judge_recipe.steps}
+        return judges.known({name: self.accuracy(part) for name, part in trained.items()}, self.info)

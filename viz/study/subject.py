@@ -1,11 +1,12 @@
 """What a stage may use: a trained network, the images, and what its row of the table asks for besides."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
 
-from tinycnn import streams
+from tinycnn import Network, streams
 from tinycnn.layers import Conv2D, ReLU
 
 SHOWN = 6  # images in a figure that compares methods image by image
@@ -21,19 +22,27 @@ class Study:
     info : tinycnn.data.DatasetInfo
     images, labels : arrays
         Training images, uint8 (N, H, W, C), and labels (N,).
-    val_images, val_labels : arrays
+    test_images, test_labels : arrays
         Images that training never saw.
     masks : bool array (N_val, H, W) or None
-        The object's pixels in the validation images, where they are known.
+        The object's pixels in the test images, where they are known.
     seed : int
     history : History or None
         Of the training ("history").
     recipe : str
         How the network was trained, in words ("history").
+    protocol : str
+        What its accuracy was measured on meanwhile: see `sets.PROTOCOLS` ("history").
+    held_out : int
+        How many images the step that is kept was chosen on; 0 where none was chosen ("history").
     histories : dict of str to History
         Of the other recipes that were trained into this folder ("history").
     judges : dict of str to Network
-        Trained apart: "another seed" and "another architecture" ("judges").
+        Trained apart: "another seed" and "another architecture", those of them that are good enough ("judges").
+    about_judges : dict
+        How good each of them is: see `judges.known` ("judges").
+    frozen : Network or None
+        Trained alike, but for its first layer, which stayed as it started ("frozen").
     effort : float
         In (0, 1]: the share of its iterations that an ascent takes; below 1 where training was cut short as well
         ("effort").
@@ -43,15 +52,27 @@ class Study:
     info: object
     images: np.ndarray
     labels: np.ndarray
-    val_images: np.ndarray
-    val_labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
     masks: np.ndarray | None
     seed: int
     history: object = None
     recipe: str = ""
+    protocol: str = ""
+    held_out: int = 0
     histories: dict = field(default_factory=dict)
     judges: dict = field(default_factory=dict)
+    about_judges: dict = field(default_factory=dict)
+    frozen: object = None
     effort: float = 1.0
+
+    @cached_property
+    def untrained(self):
+        """The network as it was before its training."""
+        net = self.net
+        return Network(
+            net.layers, net.input_shape, backend=net.ops.name, seed=self.seed, dtype=net.dtype.name, meta=net.meta
+        )
 
     @property
     def convs(self):
@@ -88,6 +109,6 @@ class Study:
         return streams.rng(self.seed, f"stage {stage}")
 
     def examples(self):
-        """Return the indices of `SHOWN` validation images: the first of each of as many classes."""
-        firsts = np.sort([np.flatnonzero(self.val_labels == c)[0] for c in np.unique(self.val_labels)])
-        return np.concatenate([firsts, np.setdiff1d(np.arange(len(self.val_labels)), firsts)])[:SHOWN]
+        """Return the indices of `SHOWN` test images: the first of each of as many classes."""
+        firsts = np.sort([np.flatnonzero(self.test_labels == c)[0] for c in np.unique(self.test_labels)])
+        return np.concatenate([firsts, np.setdiff1d(np.arange(len(self.test_labels)), firsts)])[:SHOWN]

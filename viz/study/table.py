@@ -25,10 +25,12 @@ class Stage:
         What it shows, in a sentence: in the report and in ``--list``.
     seconds : tuple of 3 floats
         What it usually takes on two cores, with the study's networks for MNIST, CIFAR-10 and STL-10.
-    uses : tuple of "history", "judges", "effort"
+    uses : tuple of "history", "judges", "frozen", "effort"
         What it gets of a `Study` besides network, images and seed; all of it is part of its fingerprint.
     over : "network" or "networks"
         "networks": it is done once, after the studies of all seeds, and gets a `viz.study.networks.Networks`.
+    sets : tuple of str, optional
+        The data sets of which it is done unasked, where not of all: elsewhere it takes too long, and ``--only`` does it.
     module, words : str, optional
         Its module and its template, if they stand elsewhere.
     """
@@ -39,12 +41,17 @@ class Stage:
     seconds: tuple
     uses: tuple = ()
     over: str = "network"
+    sets: tuple | None = None
     module: str = ""
     words: str = ""
 
     def __post_init__(self):
         object.__setattr__(self, "module", self.module or f"viz.study.stages.{self.name}")
         object.__setattr__(self, "words", self.words or str(Path(__file__).parent / "words" / f"{self.name}.txt"))
+
+    def usual(self, dataset):
+        """Whether it is done of a data set without being asked for."""
+        return self.sets is None or dataset in self.sets
 
     def run(self, study):
         """Return (pictures, facts) of a `Study`."""
@@ -64,7 +71,7 @@ STAGES = {
         Stage(
             "activation_maps",
             "Activation maps",
-            "Every map of each convolution, after its ReLU, for validation image 0.",
+            "Every map of each convolution, after its ReLU, for test image 0.",
             (0.5, 0.5, 0.5),
         ),
         Stage("filters", "Filters", "The weights of the first convolution.", (0.2, 0.2, 0.2)),

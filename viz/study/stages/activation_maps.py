@@ -1,4 +1,4 @@
-"""Every map of each convolution, after its ReLU, for validation image 0."""
+"""Every map of each convolution, after its ReLU, for test image 0."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from viz.study.subject import Study
 def run(s: Study):
     """Return (pictures, facts)."""
     pictures, facts = [], {}
-    image, label = s.val_images[:1], s.name(s.val_labels[0])
+    image, label = s.test_images[:1], s.name(s.test_labels[0])
     for i, (conv, relu) in enumerate(s.convs.items()):
         maps = activations.maps(s.net, image, relu)[0].transpose(2, 0, 1)  # (C, H, W)
         C, H, W = maps.shape

@@ -10,7 +10,7 @@ from viz.study.subject import Study
 def run(s: Study):
     """Return (pictures, facts)."""
     shown = s.examples()
-    images = s.val_images[shown]
+    images = s.test_images[shown]
     conv, relu = list(s.convs.items())[-1]
     names = s.net.layer_names
     pool = names[names.index(relu) + 1]
@@ -21,7 +21,7 @@ def run(s: Study):
         6,
         title,
         "Gradient of each map's sum, largest absolute value over colours and maps.",
-        captions=[c for label in s.val_labels[shown] for c in (s.name(label), "", "")],
+        captions=[c for label in s.test_labels[shown] for c in (s.name(label), "", "")],
         heads=2 * ["image", conv, pool],
         group=3,
         scale=("magma", 0, 1, "share of the map's 99.5th percentile"),

@@ -12,7 +12,7 @@ def run(s: Study):
     """Return (pictures, facts)."""
     pictures, facts = [], {}
     shown = s.examples()
-    images, names = s.val_images[shown], [s.name(label) for label in s.val_labels[shown]]
+    images, names = s.test_images[shown], [s.name(label) for label in s.test_labels[shown]]
     for i, (conv, relu) in enumerate(s.convs.items()):
         repeat, strongest = deconvnet.project(s.net, images, relu, unpool="repeat")
         switches, _ = deconvnet.project(s.net, images, relu, unpool="switches")

@@ -14,7 +14,7 @@ from viz.report.results import Picture
 from viz.study import judges, ways
 from viz.study.subject import Study
 
-SEARCHED = 200  # validation images that hidden units are chosen on
+SEARCHED = 200  # test images that hidden units are chosen on
 UNITS = 16
 
 
@@ -169,7 +169,7 @@ def _hidden(s, i, layer, relu):
         "layer": layer,
         "units": len(units),
         "of": s.net.shapes[layer][-1],
-        "searched": len(s.val_images[:SEARCHED]),
+        "searched": len(s.test_images[:SEARCHED]),
         "kind": "unit" if box is None else "map",
         "rows": made.shape[1],
         "columns": made.shape[2],
@@ -181,8 +181,7 @@ def _hidden(s, i, layer, relu):
         np.concatenate(tiles),
         half,
         title,
-        f"Upper: made to excite a {facts['kind']}; lower: what excites it most in {facts['searched']} "
-        "validation images.",
+        f"Upper: made to excite a {facts['kind']}; lower: what excites it most in {facts['searched']} test images.",
         captions=[str(text) for i in (0, half) for text in (*units[i : i + half], *[""] * half)],
         rows=["made", "real"] * 2,
     )
@@ -190,8 +189,8 @@ def _hidden(s, i, layer, relu):
 
 
 def _strongest(s, layer, relu):
-    """The units that answer most to a validation image, the part of it that they see, and that of a map's centre."""
-    images, shape = s.val_images[:SEARCHED], s.net.shapes[layer]
+    """The units that answer most to a test image, the part of it that they see, and that of a map's centre."""
+    images, shape = s.test_images[:SEARCHED], s.net.shapes[layer]
     if len(shape) == 1:
         answers = embedding.features(s.net, images, relu)
         units = _choose(answers.max(0), answers.argmax(0))

@@ -14,13 +14,13 @@ ASKED = 1000  # random queries of each kind
 
 def run(s: Study):
     """Return (pictures, facts)."""
-    # The study's 13,000: the first 10,000 training images and 3,000 validation images, or as many as there are.
+    # The study's 13,000: the first 10,000 training images and 3,000 test images, or as many as there are.
     split = min(10_000, len(s.images))
-    images = np.concatenate([s.images[:split], s.val_images[:3000]])
-    labels = np.concatenate([s.labels[:split], s.val_labels[:3000]])
+    images = np.concatenate([s.images[:split], s.test_images[:3000]])
+    labels = np.concatenate([s.labels[:split], s.test_labels[:3000]])
     M, rng = len(images), s.rng("neighbors")
     spaces = {"pixels": images.reshape(M, -1), "features": embedding.features(s.net, images, s.hidden)}
-    groups = {"validation": np.arange(split, M), "training": np.arange(split)}
+    groups = {"test": np.arange(split, M), "training": np.arange(split)}
     groups = {k: np.sort(rng.permutation(v)[:ASKED]) for k, v in groups.items()}
     random = list(groups)
     groups["the study's"] = np.array([q % M for q in QUERIES])

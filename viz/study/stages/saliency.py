@@ -13,7 +13,7 @@ SCORED = 500  # images whose maps are held against the object's mask
 def run(s: Study):
     """Return (pictures, facts)."""
     shown = s.examples()
-    images = s.val_images[shown]
+    images = s.test_images[shown]
     predicted = s.net.predict(images)
     every = saliency.saliency(s.net, images)
     one = saliency.saliency(s.net, images, target=predicted)
@@ -24,7 +24,7 @@ def run(s: Study):
         columns = {"image": columns.pop("image"), "object": mask, **columns}
         facts["masks"] = _against_the_masks(s)
     answers = [
-        f"{s.name(t)}" + ("" if t == p else f", taken for {s.name(p)}") for t, p in zip(s.val_labels[shown], predicted)
+        f"{s.name(t)}" + ("" if t == p else f", taken for {s.name(p)}") for t, p in zip(s.test_labels[shown], predicted)
     ]
     blocks, title = 2 if len(columns) == 3 else 1, "Saliency: which pixels the answer hangs on"
     figure = figures.sheet(
@@ -43,7 +43,7 @@ def run(s: Study):
 
 def _against_the_masks(s):
     """How well each way finds the object."""
-    masks, images = s.masks[:SCORED], s.val_images[:SCORED]
+    masks, images = s.masks[:SCORED], s.test_images[:SCORED]
     answer = s.net.predict(images)
     ways = {
         "gradient, all classes": (None, "gradient"),

@@ -13,7 +13,7 @@ MAPS = 8  # of which the patches are shown
 
 def run(s: Study):
     """Return (pictures, facts)."""
-    images = s.val_images[np.sort(s.rng("strongest_maps").permutation(len(s.val_images))[:SEARCHED])]
+    images = s.test_images[np.sort(s.rng("strongest_maps").permutation(len(s.test_images))[:SEARCHED])]
     counts, patches, facts = {}, [], {"images": len(images), "layers": {}}
     for i, (conv, relu) in enumerate(s.convs.items()):
         wins, means = activations.wins(s.net, images, relu)

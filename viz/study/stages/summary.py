@@ -5,9 +5,9 @@ from viz.metrics import statistics
 from viz.report.results import Picture
 
 SHARES = {  # what the figure shows, where the studies have it
-    "validation accuracy": ("validation_accuracy",),
-    "7 nearest, in pixels": ("stages", "neighbors", "share_of_the_7_nearest", "pixels", "validation"),
-    "7 nearest, in features": ("stages", "neighbors", "share_of_the_7_nearest", "features", "validation"),
+    "test accuracy": ("test_accuracy",),
+    "7 nearest, in pixels": ("stages", "neighbors", "share_of_the_7_nearest", "pixels", "test"),
+    "7 nearest, in features": ("stages", "neighbors", "share_of_the_7_nearest", "features", "test"),
     "10 nearest in t-SNE": ("stages", "tsne", "all classes", "accuracy_of_10_nearest"),
 }
 
@@ -38,7 +38,7 @@ def over(metrics):
     found = {}
     for name in first:
         values = {seed: _value(m.get(name) if isinstance(m, dict) else None) for seed, m in metrics.items()}
-        if name in ("seed", "dataset", "steps", "train_images", "validation_images"):
+        if name in ("seed", "dataset", "steps", "train_images", "validation_images", "test_images"):
             continue
         if any(isinstance(v, dict) for v in values.values()):
             inner = over({seed: v if isinstance(v, dict) else {} for seed, v in values.items()})

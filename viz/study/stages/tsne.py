@@ -20,10 +20,10 @@ def run(s: Study):
     pictures, facts, rng = [], {}, s.rng("tsne")
     every = range(len(s.info.classes))
     for key, chosen in (("all", tuple(every)), ("three", tuple(c for c in SUBSET if c in every))):
-        pool, labels, which = s.val_images, s.val_labels, "validation images"
+        pool, labels, which = s.test_images, s.test_labels, "test images"
         if np.isin(labels, chosen).sum() < POINTS:
             pool, labels = np.concatenate([s.images, pool]), np.concatenate([s.labels, labels])
-            which = "training and validation images"
+            which = "training and test images"
         picked = np.sort(rng.permutation(np.flatnonzero(np.isin(labels, chosen)))[:POINTS])
         images, labels = pool[picked], labels[picked]
         features = embedding.features(s.net, images, s.hidden)

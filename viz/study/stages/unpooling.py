@@ -14,8 +14,8 @@ WAYS = {"switches": "switches", "repeat": "repetition", "center": "window centre
 def run(s: Study):
     """Return (pictures, facts)."""
     conv, relu = list(s.convs.items())[-1]
-    shown, picked = s.examples(), s.rng("unpooling").permutation(len(s.val_images))[:COMPARED]
-    images, many = s.val_images[shown], s.val_images[np.sort(picked)]
+    shown, picked = s.examples(), s.rng("unpooling").permutation(len(s.test_images))[:COMPARED]
+    images, many = s.test_images[shown], s.test_images[np.sort(picked)]
     drawn, numbers, scores = [], [], {}
     for way, name in WAYS.items():
         projection, strongest = deconvnet.project(s.net, images, relu, unpool=way)
@@ -23,7 +23,7 @@ def run(s: Study):
         numbers.append(deconvnet.edge_correlation(projection, images))
         scores[name] = deconvnet.edge_correlation(deconvnet.project(s.net, many, relu, unpool=way)[0], many)
     means = {name: statistics.interval(score) for name, score in scores.items()}
-    names = [s.name(label) for label in s.val_labels[shown]]
+    names = [s.name(label) for label in s.test_labels[shown]]
     columns = [figures.photo(images), figures.heat(deconvnet.edges(images)), *drawn]
     heads = ["image", "edges", *WAYS.values()]
     title, chart = f"Ways to undo a max-pool: {conv} back in the pixels", f"Which way follows the edges? {conv}"
