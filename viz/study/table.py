@@ -30,7 +30,7 @@ class Stage:
     over : "network" or "networks"
         "networks": it is done once, after the studies of all seeds, and gets a `viz.study.networks.Networks`.
     sets : tuple of str, optional
-        The data sets of which it is done unasked, where not of all: elsewhere it takes too long, and ``--only`` does it.
+        The data sets of which it is done unasked, where not of all: elsewhere it takes long; ``--only`` does it.
     module, words : str, optional
         Its module and its template, if they stand elsewhere.
     """
