@@ -76,13 +76,13 @@ def test_the_summary_holds_every_number_with_its_interval_over_networks(several)
     found = read(several / "digits" / "summary.json")
     assert found["seeds"] == [0, 2, 3] and found["dataset"] == "digits"
     metrics = {seed: read(several / "digits" / f"seed-{seed}" / "metrics.json") for seed in (0, 2, 3)}
-    number = found["stages"]["summary"]["numbers"]["validation_accuracy"]
-    values = [metrics[seed]["validation_accuracy"] for seed in (0, 2, 3)]
+    number = found["stages"]["summary"]["numbers"]["test_accuracy"]
+    values = [metrics[seed]["test_accuracy"]["mean"] for seed in (0, 2, 3)]
     low, high = stats.ttest_1samp(values, 0).confidence_interval(0.95)
     assert list(number["values"].values()) == values and number["n"] == 3
     assert (number["mean"], number["low"], number["high"]) == pytest.approx((np.mean(values), low, high))
-    near = [metrics[s]["stages"]["neighbors"]["features_less_pixels"]["validation"]["mean"] for s in (0, 2, 3)]
-    number = found["stages"]["summary"]["numbers"]["stages"]["neighbors"]["features_less_pixels"]["validation"]
+    near = [metrics[s]["stages"]["neighbors"]["features_less_pixels"]["test"]["mean"] for s in (0, 2, 3)]
+    number = found["stages"]["summary"]["numbers"]["stages"]["neighbors"]["features_less_pixels"]["test"]
     assert number["mean"] == pytest.approx(np.mean(near))
     page = (several / "report.html").read_text()
     assert "Digits, 3 networks" in page and page.count('class="dots"') > 20

@@ -18,7 +18,7 @@ from PIL import Image
 
 import run_all
 import tinycnn
-from tinycnn import Network, data, models, streams
+from tinycnn import InputError, Network, data, models, streams
 from tinycnn.data import demo
 from viz import activations, figures
 from viz.report import results
@@ -193,7 +193,7 @@ def test_a_terminal_without_the_letters_of_a_name_stops_nothing(tmp_path):
     run = process(["run_all.py", *argv], PYTHONIOENCODING="ascii")
     printed, errors = run.communicate(timeout=300)
     assert run.returncode == 0, errors
-    assert printed.startswith("\\U0001f436, resized and cropped to 28x28: 8 training and 2 validation images")
+    assert printed.startswith("\\U0001f436, resized and cropped to 28x28: 6 training images, 2 held out, 2 test images")
 
 
 @pytest.mark.parametrize("part", ["", "digits"])
@@ -291,12 +291,29 @@ def test_stl10_is_joined_and_split_as_the_study_does(monkeypatch):
         return numbers.astype(np.uint8).reshape(-1, 1, 1, 1), numbers
 
     monkeypatch.setattr(data, "load", load)
-    joined = sets.built_in("stl10")
-    assert joined.labels.tolist() == list(range(10000)) and joined.val_labels.tolist() == list(range(10000, 13000))
-    assert len(joined.images) == 10000 and len(joined.val_images) == 3000 and joined.masks is None
-    split = sets.built_in("stl10", protocol="official")
-    assert split.labels.tolist() == list(range(5000)) and split.val_labels.tolist() == list(range(5000, 13000))
-    assert len(split.images) == 5000 and len(split.val_images) == 8000
+    joined = sets.built_in("stl10", protocol="study")
+    assert joined.labels.tolist() == list(range(10000)) and joined.test_labels.tolist() == list(range(10000, 13000))
+    assert len(joined.images) == 10000 and len(joined.test_images) == 3000 and joined.masks is None
+    assert joined.val_labels.tolist() == joined.test_labels.tolist()
+    monkeypatch.setattr(sets, "hold_out", lambda labels: labels % 10 == 3)
+    split = sets.built_in("stl10")
+    assert split.val_labels.tolist() == list(range(3, 5000, 10)) and split.test_labels.tolist() == [*range(5000, 13000)]
+    assert sorted([*split.labels, *split.val_labels]) == list(range(5000)) and len(split.images) == 4500
+
+
+def test_a_tenth_of_each_class_is_held_out_whatever_the_seed_and_never_a_class_s_only_image():
+    labels = np.repeat([0, 1, 2, 3, 4], [200, 31, 3, 2, 1])
+    np.random.default_rng(0).shuffle(labels)
+    held_out = sets.hold_out(labels)
+    assert [int(held_out[labels == c].sum()) for c in range(5)] == [20, 3, 1, 1, 0]
+    assert np.array_equal(held_out, sets.hold_out(labels))
+    digits = sets.built_in("digits")
+    assert len(digits.images) + len(digits.val_images) == 1437 and len(digits.test_images) == 360
+    together = np.concatenate([digits.images, digits.val_images]).reshape(1437, -1)
+    everything = data.load("digits", "train")[0].reshape(1437, -1)
+    assert np.array_equal(np.unique(together, axis=0), np.unique(everything, axis=0))
+    with pytest.raises(InputError, match="--protocol study"):
+        sets._split(digits.info, (digits.images[:2], np.array([0, 1])), (digits.images, digits.labels), "holdout")
 
 
 def read(path):
@@ -441,7 +458,8 @@ def test_judges_too_are_trained_anew_for_a_longer_run(tmp_path, capsys):
 def test_metrics_hold_what_the_seed_determines_and_run_json_what_it_came_from(done):
     metrics, run = (read(done / "digits" / f"{name}.json") for name in ("metrics", "run"))
     assert set(metrics) == {
-        *("dataset", "seed", "steps", "train_images", "validation_images", "train_accuracy", "validation_accuracy"),
+        *("dataset", "seed", "steps", "train_images", "validation_images", "test_images", "kept_step"),
+        *("train_accuracy", "validation_accuracy", "test_accuracy", "curve"),
         *("judges", "stages"),
     }
     assert not re.search(r"second|version|commit|date|backend|command", json.dumps(list(metrics)))

@@ -138,9 +138,10 @@ EXTRAS = {
 }
 
 
-def test_a_resumed_run_of_everything_ends_with_the_same_bytes(tmp_path, monkeypatch):
-    whole, path = tiny_net(), tmp_path / "state.safetensors"
-    history = fit(whole, steps=20, **EXTRAS)
+@pytest.mark.parametrize("more", [{}, {"keep": "best", "frozen": ("c",)}, {"keep": "best", "average": 0}])
+def test_a_resumed_run_of_everything_ends_with_the_same_bytes(tmp_path, monkeypatch, more):
+    whole, path, extras = tiny_net(), tmp_path / "state.safetensors", EXTRAS | more
+    history = fit(whole, steps=20, **extras)
 
     def stop(run):
         save(run)
@@ -150,19 +151,59 @@ def test_a_resumed_run_of_everything_ends_with_the_same_bytes(tmp_path, monkeypa
     save = train._Run.save
     monkeypatch.setattr(train._Run, "save", stop)
     with pytest.raises(KeyboardInterrupt):
-        fit(tiny_net(), steps=20, checkpoint=path, checkpoint_every=3, **EXTRAS)
+        fit(tiny_net(), steps=20, checkpoint=path, checkpoint_every=3, **extras)
     monkeypatch.undo()
-    resumed = tiny_net(seed=5)
-    assert fit(resumed, steps=20, checkpoint=path, resume=True, **EXTRAS) == history
+    resumed = tiny_net(seed=0 if "frozen" in more else 5)  # what is frozen comes from the seed
+    assert fit(resumed, steps=20, checkpoint=path, resume=True, **extras) == history
     assert saved(resumed, tmp_path / "a") == saved(whole, tmp_path / "b")
     loaded = Network.load(path)  # what was reported, not the weights that training goes on from
     assert saved(loaded, tmp_path / "c") == saved(whole, tmp_path / "b")
-    assert losses.accuracy(loaded.logits(stripes(30, 1)[0]), stripes(30, 1)[1]) == history.val_accuracy[-1]
+    reported = history.val_accuracy[history.best if more else -1]
+    assert losses.accuracy(loaded.logits(stripes(30, 1)[0]), stripes(30, 1)[1]) == reported
     raw = checkpoint.read(path)[1]["raw/d/w"]
     assert not np.array_equal(raw, loaded.params["d"]["w"])
-    for other in ({"steps": 21}, {"average": 9}, {"augment": train.Augment(1)}, {"optimizer": optim.Adam(0.01)}):
+    others = {"steps": 21}, {"average": 9}, {"augment": train.Augment(1)}, {"optimizer": optim.Adam(0.01)}
+    for other in (*others, {"frozen": ("d",)}, {"keep": "last" if more else "best"}):
         with pytest.raises(InputError, match="was trained with"):
-            fit(tiny_net(), checkpoint=path, resume=True, **{"steps": 20, **EXTRAS, **other})
+            fit(tiny_net(), checkpoint=path, resume=True, **{"steps": 20, **extras, **other})
+
+
+def test_the_best_step_is_kept_the_last_of_equal_ones(tmp_path):
+    rng = np.random.default_rng(3)
+    hard = rng.integers(0, 256, (40, 8, 8, 1)).astype(np.uint8), rng.integers(0, 3, 40)  # of which nothing is known
+
+    def train_it(net, steps, keep="best", **kwargs):
+        some = {"batch_size": 10, "lr": 0.01, "eval_every": 3, "progress": False, "keep": keep, **kwargs}
+        return train.fit(net, *stripes(), hard, steps=steps, **some)
+
+    kept, path = tiny_net(), tmp_path / "state.safetensors"
+    history = train_it(kept, 30, checkpoint=path)
+    most = max(history.val_accuracy)
+    best = [step for step, a in zip(history.eval_steps, history.val_accuracy) if a == most][-1]
+    assert 0 < best < 30 and history.eval_steps[history.best] == best
+    as_long = tiny_net()
+    assert train_it(as_long, best, keep="last").losses == history.losses[:best]
+    assert saved(kept, tmp_path / "a") == saved(as_long, tmp_path / "b")
+    assert saved(Network.load(path), tmp_path / "c") == saved(kept, tmp_path / "a")
+    further, at_once = tiny_net(), tiny_net()  # at a constant rate it goes on from the last step, not from the best
+    assert train_it(further, 45, checkpoint=path, resume=True) == train_it(at_once, 45)
+    assert saved(further, tmp_path / "a") == saved(at_once, tmp_path / "b")
+    with pytest.raises(InputError, match="keep: the best step is that with the highest accuracy on val"):
+        train.fit(tiny_net(), *stripes(), steps=1, batch_size=9, keep="best", progress=False)
+
+
+def test_frozen_layers_stay_and_the_others_learn_as_ever():
+    start, net, free = tiny_net(), tiny_net(), tiny_net()
+    fit(net, steps=1, frozen=("c",))
+    fit(free, steps=1)
+    for name in "wb":
+        assert np.array_equal(net.params["c"][name], start.params["c"][name])
+        assert not np.array_equal(free.params["c"][name], start.params["c"][name])
+        assert np.array_equal(net.params["d"][name], free.params["d"][name])  # of the first step
+    history = fit(net, steps=30, frozen=("c",))
+    assert np.array_equal(net.params["c"]["w"], start.params["c"]["w"]) and history.val_accuracy[-1] > 0.9
+    with pytest.raises(InputError, match="frozen layer"):
+        fit(net, steps=1, frozen=("p",))
 
 
 def test_the_average_is_the_mean_of_the_weights_it_has_seen():
