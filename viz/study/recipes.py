@@ -79,8 +79,11 @@ class Recipe:
 COLOR = {"lr": 1e-3, "schedule": "one-cycle", "decay": 0.01, "dropout": 0.3, "flip": True, "average": 0.05}
 RECIPES = {
     "study": {
-        "digits": Recipe(300, 100),
-        "shapes": Recipe(1500, 100, lr=5e-4),  # ours, as the set is: at 1e-4 it would take far longer
+        # Ours, as these two sets are. Digits: so that the first convolution has to learn in 300 steps. Of the rates
+        # 0.003 to 0.01, images moved or not, chosen on held-out images and the seeds 100 to 104: back at its start
+        # conv1 costs 29 points (at 0.003 9; without moving, at 0.005 about 5).
+        "digits": Recipe(300, 25, lr=4e-3, shift=2),
+        "shapes": Recipe(1500, 100, lr=5e-4),  # at 1e-4 it would take far longer
         "mnist": Recipe(1001, 100),
         "cifar10": Recipe(30001, 500),
         "stl10": Recipe(2001, 100),
@@ -110,7 +113,7 @@ REPORTED = {  # by the study, of its own runs of the study's recipes: (accuracy,
     ),
 }
 
-JUDGE_STEPS = {"digits": 150, "shapes": 400, "mnist": 400, "cifar10": 1500, "stl10": 400}
+JUDGE_STEPS = {"digits": 150, "shapes": 800, "mnist": 400, "cifar10": 1500, "stl10": 400}
 
 
 def judge(info, effort=1.0):
