@@ -10,13 +10,13 @@ of it is made; what is there already is gone on with, so that a study that was c
 
 import argparse
 import json
-import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 from tinycnn import InputError, data, files
+from viz.metrics import statistics
 from viz.report import text
 from viz.study import claims, fingerprint, recipes
 from viz.study.table import STAGES
@@ -29,6 +29,7 @@ STUDIES = {  # {name: {data set: seeds}}, and the arguments of all of them
     "study": ({"mnist": "0-2", "cifar10": "0", STAND_IN: "0"}, ["--recipe", "study", "--protocol", "study"]),
     "fast": ({"mnist": "0-2", "cifar10": "0-2", STAND_IN: "0-2"}, ["--recipe", "fast"]),
 }
+LINES = {"study": ("#b45309", "test images"), "fast": ("#1d4ed8", "held-out images")}  # of the plot
 TITLES = {"digits": "digits", "shapes": "shapes", "mnist": "MNIST", "cifar10": "CIFAR-10", STAND_IN: "stand-in"}
 
 
@@ -57,9 +58,12 @@ def changed(study, dataset):
             if run["settings"][name] != now:
                 return f"its {name} was {run['settings'][name]}"
         for name, stage in STAGES.items():
-            if stage.over == "network" and (name in run["fingerprints"] or stage.usual(dataset)):
-                if run["fingerprints"].get(name, {}).get("code") != fingerprint.of_code(stage.module):
-                    return f"the code of {name} has changed"
+            code, needed = (
+                run["fingerprints"].get(name, {}).get("code"),
+                stage.usual(dataset) or name in run["fingerprints"],
+            )
+            if stage.over == "network" and needed and code != fingerprint.of_code(stage.module):
+                return f"the code of {name} has changed"
     return ""
 
 
@@ -81,12 +85,165 @@ def do(study, dataset, work, data_dir):
 # -- tables ------------------------------------------------------------------------------------------------------------
 
 
-def share(interval, digits=1):
-    """An interval of shares in a cell."""
-    return text.span_percent(interval, digits).replace(" (", "<br>(")
-
-
 def table(heads, rows):
     """A table in Markdown."""
     lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+    return "\n".join(f"| {' | '.join(str(cell).replace('|', ' ') for cell in line)} |" for line in lines)
+
+
+def over(metrics, *path):
+    """The interval of a number of metrics.json over networks; of one network the one over its images."""
+    found = []
+    for one in metrics.values():
+        for name in path:
+            one = one[name]
+        found.append(one)
+    if len(found) > 1:
+        return vars(statistics.over_networks({seed: one["mean"] for seed, one in zip(metrics, found)}))
+    return found[0]
+
+
+def networks(metrics):
+    """How many, in words."""
+    return f"{len(metrics)} network{'s' * (len(metrics) > 1)}"
+
+
+def accuracies():
+    """How often the networks are right, by data set and recipe, beside what the study reports."""
+    rows = []
+    for dataset in STUDIES["fast"][0]:
+        cells = [
+            f"{TITLES[dataset]}",
+            recipes.REPORTED[dataset][0] if dataset in recipes.REPORTED else "STL-10: " + recipes.REPORTED["stl10"][0],
+        ]
+        for study in ("study", "fast"):
+            metrics, _ = read(study, dataset)
+            if not metrics:
+                cells.append("not run yet")
+                continue
+            first = next(iter(metrics.values()))
+            test, known = over(metrics, "test_accuracy"), over(metrics, "train_accuracy")
+            cells.append(
+                f"**{text.span_percent(test)}** of {first['test_images']:,}; training images "
+                f"{text.percent(known['mean'])} ({first['steps']:,} steps, {networks(metrics)})"
+            )
+        rows.append(cells)
+    return table(["test images classified rightly", "the study reports", "`study`", "`fast`"], rows)
+
+
+def claimed():
+    """The study's claims, each on every data set that is kept."""
+    kept = {}
+    for study in ("default", "fast"):
+        for dataset in STUDIES[study][0]:
+            metrics, _ = read(study, dataset)
+            if metrics:
+                kept[dataset] = metrics
+    found = {dataset: {row.id: row for row in claims.rows(metrics)} for dataset, metrics in kept.items()}
+    rows = []
+    for name, (claim, *_) in claims.CLAIMS.items():
+        some = [(dataset, told[name]) for dataset, told in found.items() if name in told]
+        for i, (dataset, row) in enumerate(some):
+            said = f"**{name}** {claim} *Measured: {row.measured}.*" if i == 0 else ""
+            rows.append(
+                [said, f"{TITLES[dataset]}, {len(kept[dataset])}", row.number, row.control, f"**{row.verdict}**"]
+            )
+    return table(["claim, and what was measured", "set, networks", "number", "control", "verdict"], rows)
+
+
+def ways():
+    """What the judges say of the images of each way to make them."""
+    kept = {d: read("fast", d)[0] for d in STUDIES["fast"][0]} | {
+        d: read("default", d)[0] for d in STUDIES["default"][0]
+    }
+    kept = {dataset: metrics for dataset, metrics in kept.items() if metrics}
+    names = list(
+        dict.fromkeys(name for m in kept.values() for name in next(iter(m.values()))["stages"]["maximization"]["ways"])
+    )
+    rows = []
+    for name in names:
+        cells = [name]
+        for metrics in kept.values():
+            values = {s: m["stages"]["maximization"]["ways"].get(name, {}).get("log_odds") for s, m in metrics.items()}
+            known = all(v is not None for v in values.values())
+            cells.append(text.span(vars(statistics.over_networks(values)), 1) if known and len(values) > 1 else "")
+        rows.append(cells)
+    return table(["judges' mean log-odds", *(f"{TITLES[d]}, {networks(m)}" for d, m in kept.items())], rows)
+
+
+TABLES = {"accuracies": accuracies, "claims": claimed, "ways": ways}
+
+
+def curves(path):
+    """Draw the accuracies during the training of every kept network of the real sets, a panel a set."""
+    import matplotlib.pyplot as plt
+
+    sets = [d for d in STUDIES["fast"][0] if any(read(study, d)[0] for study in LINES)]
+    fig, panels = plt.subplots(1, len(sets), figsize=(5.2 * len(sets), 4), squeeze=False, layout="constrained")
+    for ax, dataset in zip(panels[0], sets):
+        for study, (color, measured) in LINES.items():
+            for i, one in enumerate(read(study, dataset)[0].values()):
+                curve, label = one["curve"], f"recipe {study}" if i == 0 else None
+                at = [step / curve["eval_steps"][-1] for step in curve["eval_steps"]]
+                ax.plot(
+                    at,
+                    [100 * v for v in curve["val_accuracy"]],
+                    color=color,
+                    lw=1.6,
+                    label=label and f"{label}, {measured}",
+                )
+                ax.plot(
+                    at,
+                    [100 * v for v in curve["train_accuracy"]],
+                    color=color,
+                    lw=1,
+                    ls="--",
+                    label=label and f"{label}, training images",
+                )
+        ax.set(
+            title=TITLES[dataset],
+            xlabel="share of the training",
+            ylabel="images classified rightly, %",
+            ylim=(None, 101),
+        )
+        ax.legend(frameon=False, fontsize=8, loc="lower right")
+        ax.spines[["top", "right"]].set_visible(False)
+    fig.savefig(path, dpi=110)
+    plt.close(fig)
+
+
+def write_readme(path=README):
+    """Put the tables between their marks."""
+    page = path.read_text("utf-8")
+    for name, make in TABLES.items():
+        begin, end = f"<!-- {name}: written by python -m benchmarks.results -->\n", f"<!-- end of {name} -->"
+        before, found, rest = page.partition(begin)
+        _, ended, after = rest.partition(end)
+        if not (found and ended):
+            raise InputError(f"{path}: has no marks {begin.strip()} and {end}")
+        page = before + begin + "\n" + make() + "\n\n" + end + after
+    files.write_text(path, page)
+
+
+def main(argv=None):
+    """Do again what is asked for and has changed, then write the tables and the plot."""
+    p = argparse.ArgumentParser(prog="python -m benchmarks.results", description=__doc__.split("\n", maxsplit=1)[0])
+    p.add_argument("--run", nargs="+", choices=tuple(STUDIES), default=(), metavar="STUDY", help=", ".join(STUDIES))
+    p.add_argument("--sets", nargs="+", choices=tuple(TITLES), metavar="SET", help="of these studies; default: all")
+    p.add_argument("--work", default="out-results", metavar="DIR", help="where runs are made (default: out-results)")
+    p.add_argument("--data-dir", default="data", metavar="DIR", help=f"where the files are, {STAND_IN} among them")
+    args = p.parse_args(argv)
+    for study in STUDIES:
+        for dataset in STUDIES[study][0]:
+            why = changed(study, dataset)
+            if why and study in args.run and dataset in (args.sets or TITLES):
+                print(f"{study}, {dataset}: {why}", flush=True)
+                do(study, dataset, args.work, args.data_dir)
+            elif why:
+                print(f"{study}, {dataset}: not up to date: {why}")
+    curves(HERE.parent / "docs" / "curves.png")
+    write_readme()
+
+
+if __name__ == "__main__":
+    main()

@@ -119,68 +119,199 @@ def plain(interval, digits=2):
     return f"{interval.mean:.{digits}f}" if isnan(interval.low) else text.span(vars(interval), digits)
 
 
-# -- the claims: each a function of what was found, that returns (measured, number, control, parts, untrained): in words
-# what was measured, what came out and what else would; what the claim says, part by part; whether it is so without training
+# -- the claims --------------------------------------------------------------------------------------------------------
+#
+# Each is a function of what was found. It returns what was measured, what came out, and what else would, in words; what
+# the claim says, part by part, as `above` does; and whether it is so without training.
 
 
 def _s1(f):
     conv = f.keys("maximal_activation_maps")[0]
     at = "maximal_activation_maps", conv
-    trained, untrained, border = (*at, "named", "trained"), (*at, "named", "untrained"), (*at, "at_the_border", "trained")
+    trained, untrained, border = (
+        (*at, "named", "trained"),
+        (*at, "named", "untrained"),
+        (*at, "at_the_border", "trained"),
+    )
     measured = f"images named, of 200, by the projection of their strongest map of {conv}"
     number, parts = percent(f(*trained)), [above(f(*trained), HALF)]
     if f.has(*border):
         measured += "; its strength at the object's border, as a multiple of that elsewhere"
         number, parts = f"{number}; {plain(f(*border))}", [*parts, above(f(*border), 1.0)]
-    better = above(f.less(trained, untrained))
-    return measured, number, f"untrained {percent(f(*untrained))}", parts, better is not True
+    learned = above(f.less(trained, untrained)) is True
+    return measured, number, f"untrained {percent(f(*untrained))}", parts, not learned
 
 
 def _s2(f):
     conv = f.keys("strongest_maps", "layers")[0]
     at = "strongest_maps", "layers", conv
-    share, untrained = (*at, "its_share"), (*at, "untrained_share")
+    share, untrained = f(*at, "its_share"), f(*at, "untrained_share")
     answers = {k: f(*at, "answers_to", k) for k in ("blue", "edges", "brightness") if f.has(*at, "answers_to", k)}
-    measured = f"images whose strongest map of {conv} is the most frequent one; its correlation with what an image has"
-    number = "; ".join([percent(f(*share)), *(f"{k} {plain(r)}" for k, r in answers.items())])
-    parts = [above(f(*share), MOST), *(above(r) for k, r in answers.items() if k != "brightness")]
-    return measured, number, f"untrained {percent(f(*untrained))}", parts, above(f(*untrained), MOST) is True
+    measured = f"images whose strongest map of {conv} is the most frequent one; correlation of its strength with"
+    measured += f" {text.listing(answers)}"
+    number = "; ".join([percent(share), *(f"{k} {plain(r)}" for k, r in answers.items())])
+    parts = [above(share, MOST), *(above(r) for k, r in answers.items() if k != "brightness")]
+    return measured, number, f"untrained {percent(untrained)}", parts, above(untrained, MOST) is True
 
 
 def _s3(f):
     conv = f.keys("unpooling", "switches_less_repetition")[-1]
-    gain, untrained = ("unpooling", "switches_less_repetition", conv), ("unpooling", "untrained_switches_less_repetition", conv)
-    measured = f"images named, of 200, by projections of {conv}: with switches less with repetition"
-    return measured, points(f(*gain)), f"untrained {points(f(*untrained))}", [above(f(*gain))], above(f(*untrained)) is True
+    gain, untrained = (f("unpooling", f"{k}switches_less_repetition", conv) for k in ("", "untrained_"))
+    measured = f"images named, of 200, by projections of {conv}: with switches more than with repetition"
+    return measured, points(gain), f"untrained {points(untrained)}", [above(gain)], above(untrained) is True
+
+
+def _s4(f):
+    saliency, pool, conv = f.keys("layer_backprop", "named")
+    game = f.has("layer_backprop", "pointing_game", conv, "trained")
+    what = "pointing_game" if game else "named"
+    at = {name: ("layer_backprop", what, name) for name in (saliency, pool, conv)}
+    measured = "maps whose largest value lies on the object" if game else "images named, of 200, by their map"
+    shares, untrained = ({k: f(*path, which) for k, path in at.items()} for which in ("trained", "untrained"))
+    parts = [above(f.less((*at[b], "trained"), (*at[a], "trained"))) for a, b in ((saliency, pool), (pool, conv))]
+    also = [above(f.less((*at[b], "untrained"), (*at[a], "untrained"))) for a, b in ((saliency, pool), (pool, conv))]
+    said, without = ("; ".join(f"{k} {percent(v, 0)}" for k, v in some.items()) for some in (shares, untrained))
+    return f"{measured} (provisional)", said, f"untrained: {without}", parts, all(part is True for part in also)
 
 
 def _s5(f):
     first, *_, last = f.keys("activation_maps")
-    outline = [("activation_maps", conv, "outline", "trained") for conv in (first, last)]
-    untrained = [("activation_maps", conv, "outline", "untrained") for conv in (first, last)]
-    position = "activation_maps", last, "position"
-    measured = f"images that a map alone names, mean over the maps of {first}, of {last}"
-    number = " and ".join(percent(f(*path)) for path in outline)
-    parts = [above(f(*outline[0]), HALF), above(f.less(*outline))]
+    named = {w: [("activation_maps", conv, "outline", w) for conv in (first, last)] for w in ("trained", "untrained")}
+    position = "activation_maps", last, "position", "trained"
+    measured = f"of 50 images, those that a map alone names, mean over the maps of {first} and of {last}"
+    number, control = (" and ".join(percent(f(*path)) for path in some) for some in named.values())
+    parts, also = ([above(f(*some[0]), HALF), above(f.less(*some))] for some in named.values())
     if f.has(*position):
-        measured += f"; maps of {last} whose maximum lies on the object more often than by chance"
+        measured += f"; maps of {last} that are largest on the object more often than by chance"
         number, parts = f"{number}; {percent(f(*position))}", [*parts, above(f(*position), HALF)]
-    control = "untrained " + " and ".join(percent(f(*path)) for path in untrained)
-    return measured, number, control, parts, above(f(*untrained[0]), HALF) is True and above(f.less(*untrained)) is True
+    return measured, number, f"untrained {control}", parts, all(part is True for part in also)
 
 
 def _s6(f):
-    trained, untrained, more = (("filters", "oriented", k) for k in ("trained", "untrained", "difference"))
-    gain = above(f(*more))
-    measured = "share of a filter's variance that the best oriented edge or bar explains, mean over the filters"
-    parts = [{True: False, False: True, None: None}[gain]]
-    return measured, percent(f(*trained)), f"untrained {percent(f(*untrained))}, difference {points(f(*more))}", parts, False
+    trained, untrained, more = (f("filters", "oriented", k) for k in ("trained", "untrained", "difference"))
+    measured = (
+        "what the best oriented edge or bar explains of a filter, mean over the filters; no more than at the start"
+    )
+    oriented = above(more)
+    return (
+        measured,
+        percent(trained),
+        f"untrained {percent(untrained)}",
+        [None if oriented is None else not oriented],
+        False,
+    )
 
 
-def _s12(f):
-    return None
+def _s7(f):
+    at = "tsne", "three_less_all"
+    less, untrained = f(*at, "score"), f(*at, "untrained")
+    measured = "how often the 10 nearest marks guess the class, as a share of what is above chance: of three classes more than of all"
+    number, control, parts = points(less), f"untrained {points(untrained)}", [above(less)]
+    apart = "tsne", "vehicles and animals"
+    if f.has(*apart, "accuracy_of_10_nearest"):
+        measured += "; vehicle or animal"
+        number += f"; {percent(f(*apart, 'accuracy_of_10_nearest'))}"
+        control += f"; {percent(f(*apart, 'untrained'))}"
+        parts.append(above(f(*apart, "trained_less_untrained")))
+    return measured, number, control, parts, above(untrained) is True and len(parts) == 1
+
+
+def _s8(f):
+    gain, learned = f("neighbors", "features_less_pixels", "test"), f("neighbors", "features_less_untrained", "test")
+    background = f("neighbors", "background", "pixels_less_features")
+    mirrored = f("neighbors", "mirrored", "features_less_pixels")
+    measured = (
+        "features less pixels: of the 7 nearest, those of the query's class; queries whose mirror image is among them; "
+        "pixels less features: distance of the borders' mean colours"
+    )
+    number = f"{points(gain)}; {points(mirrored)}; {plain(background, 3)}"
+    closer = above(background)
+    parts = [above(gain), above(mirrored), None if closer is None else not closer]
+    return measured, number, f"features less untrained ones: class {points(learned)}", parts, above(learned) is not True
+
+
+def _s9(f):
+    at = "maximization", "trial"
+    at, own = next((*at, k) for k in f.keys(*at) if k.startswith("rate_")), (*at, "ours")
+    sure, odds = f(*at, "confidence_at_the_end"), f(*at, "log_odds_at_the_end")
+    measured = (
+        "the network's confidence in the image after all iterations at a rate of 10; the judges' log-odds of its class"
+    )
+    slow, unknown = above(sure, HALF), above(odds)
+    number = f"{percent(sure)}; {plain(odds)}"
+    control = f"at a rate of ours {percent(f(*own, 'confidence_at_the_end'))}; {plain(f(*own, 'log_odds_at_the_end'))}"
+    return measured, number, control, [None if part is None else not part for part in (slow, unknown)], False
+
+
+def _s10(f):
+    five, photographs = ("maximization", "ways", "all five"), ("maximization", "photographs")
+    gain, sure = f("maximization", "all_five_less_nothing"), f(*five, "confidence_as_judged")
+    measured = "judges' log-odds, all five less nothing; the network's own confidence; judges' log-odds"
+    number = f"{plain(gain)}; {percent(sure)}; {plain(f(*five, 'log_odds'))}"
+    natural = f.less((*photographs, "log_odds"), (*five, "log_odds"))
+    control = f"nothing {plain(f('maximization', 'ways', 'nothing', 'log_odds'))}; "
+    control += f"photographs {plain(f(*photographs, 'log_odds'))}"
+    return measured, number, control, [above(gain), above(natural), above(sure, MOST)], False
 
 
 CLAIMS = {
-    "S1": ("projections of conv1's strongest map show edges and lines, best where the object parts from its background", "maximal_activation_maps", _s1),
+    "S1": (
+        "Projections of conv1's strongest map show edges and lines, best where the object parts from its background.",
+        "maximal_activation_maps",
+        _s1,
+    ),
+    "S2": (
+        "One map of conv1 is the strongest for almost all images, and answers to blue and to edges.",
+        "strongest_maps",
+        _s2,
+    ),
+    "S3": (
+        "Projections of conv2 show outlines; the simple unpooling harms them.",
+        "unpooling",
+        _s3,
+    ),
+    "S4": (
+        "Saliency hardly shows outlines; back-propagation from pool2 shows them much better, from conv2 better still.",
+        "layer_backprop",
+        _s4,
+    ),
+    "S5": (
+        "Nearly every map of conv1 has the object's outline; in conv2 it is lost, but the position kept in most maps.",
+        "activation_maps",
+        _s5,
+    ),
+    "S6": ("Conv1's filters (of MNIST) do not look like oriented edges.", "filters", _s6),
+    "S7": ("t-SNE: vehicles and animals apart, and three classes clearer than ten.", "tsne", _s7),
+    "S8": (
+        "Neighbours by pixels share the background, neighbours by features the class, mirrored poses included.",
+        "neighbors",
+        _s8,
+    ),
+    "S9": (
+        "Plain ascent is too slow even at a rate of 10 for 500 iterations, and unrecognisable.",
+        "maximization",
+        _s9,
+    ),
+    "S10": (
+        "Regularized ascent looks better than plain, still not natural, and reaches high confidence in its class.",
+        "maximization",
+        _s10,
+    ),
 }
+
+
+def rows(metrics):
+    """Hold every claim against the networks {seed: what metrics.json holds} of one data set.
+
+    Returns
+    -------
+    list of Row
+        Of the claims whose stages were done.
+    """
+    found, told = Found(metrics), []
+    for name, (claim, stage, weigh) in CLAIMS.items():
+        if all(stage in m["stages"] for m in metrics.values()):
+            measured, number, control, parts, untrained = weigh(found)
+            verdict = decide(*parts, untrained=untrained) if len(metrics) >= LEAST else OPEN
+            told.append(Row(name, claim, stage, measured, number, control, verdict))
+    return told
