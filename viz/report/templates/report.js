@@ -49,7 +49,10 @@ function enlarge(i) {
   one(".said").replaceChildren(...[...one("figcaption", figure).children].filter((part) => !part.matches(".tools")).map((part) => part.cloneNode(true)));
   all(".said .anchor").forEach((link) => link.remove());
   for (const box of all(".large, .said")) box.scrollTo(0, 0);
-  if (!dialog.open) dialog.showModal();
+  if (!dialog.open) {
+    dialog.showModal();
+    one("[data-step='0']", dialog).focus();
+  }
 }
 zooms.forEach((button, i) => button.addEventListener("click", () => enlarge(i)));
 dialog.addEventListener("click", (event) => {
