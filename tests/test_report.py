@@ -280,21 +280,24 @@ def test_pictures_of_a_group_that_follow_one_another_come_together():
 
 def test_the_summary_says_what_the_stages_found_and_a_dash_where_none_was_run(tmp_path):
     made = section(tmp_path)
-    nothing = {"pixels": None, "features": None, "plane": None, "made": {}, "measure": "", "recognised": None}
+    nothing = dict.fromkeys(("pixels", "features", "plane", "log_odds", "photographs", "recognised")) | {"judges": {}}
     assert report.summary(made) == nothing and text_.percent(None) == "–"
 
     def summary(stages):
         return report.summary(replace(made, metrics=made.metrics | {"stages": stages}))
 
     near = {space: {"test": {"mean": mean}} for space, mean in (("pixels", 0.4), ("features", 0.7))}
-    sure, odds = {"confidence_of_another seed": 0.8}, {"log_odds_of_another seed": -1.5}
-    ways = {"nothing": {"recognised": 2} | odds, "ours": {"recognised": 9, "confidence_as_made": 0.9} | sure}
-    found = summary({"neighbors": {"share_of_the_7_nearest": near}, "maximization": {"ways": ways}})
-    judged = {"made": {"another seed": 0.8}, "measure": "confidence", "recognised": 9}
+    sure = {"confidence_of_another seed": 0.8, "recognised": 9, "confidence_as_made": 0.9}
+    found = summary({"neighbors": {"share_of_the_7_nearest": near}, "maximization": {"ways": {"ours": sure}}})
+    judged = {"judges": {"another seed": 0.8}, "recognised": 9}
     assert found == nothing | judged | {"pixels": {"mean": 0.4}, "features": {"mean": 0.7}}
-    ways["ours"] |= odds
-    found = summary({"maximization": {"ways": ways}})
-    assert found == nothing | judged | {"made": {"another seed": -1.5}, "measure": "log-odds"}
+    stage = {
+        "ways": {"nothing": {"log_odds": 7.0}, "ours": sure | {"log_odds": -1.52}},
+        "photographs": {"log_odds": 4.0},
+    }
+    assert summary({"maximization": stage}) == nothing | judged | {"log_odds": -1.52, "photographs": 4.0}
+    text = seen(report.render([replace(made, metrics=made.metrics | {"stages": {"maximization": stage}})]))
+    assert "log-odds -1.5 of photographs 4.0 another seed: 80.0 % it names 9 of 10" in text
     assert summary({"tsne": {"all classes": {"accuracy_of_10_nearest": 0.8}}}) == nothing | {"plane": 0.8}
 
 

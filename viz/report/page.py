@@ -23,7 +23,7 @@ from .text import FILTERS
 
 LARGEST_PNG = 250_000  # bytes; a page of three sets of colour photographs must stay under 25 MB
 STRIP, NARROWEST = 1.6, 0.36  # width over height from which a figure has a row; the least share of a row for a figure
-MEASURES = {"log_odds_of_": "log-odds", "confidence_of_": "confidence"}  # of judges: prefix in the facts, name
+JUDGED = "confidence_of_"  # what a judge's confidence is called among the facts
 VERDICTS = {"does not hold": "\N{MULTIPLICATION X}", "cannot be told": "?", "holds only": "\N{ALMOST EQUAL TO}"}
 VERDICTS |= {"holds": "\N{CHECK MARK}"}
 TEMPLATES = Path(__file__).parent / "templates"
@@ -136,20 +136,20 @@ def summary(section):
     -------
     dict
         "pixels", "features": the share of the 7 nearest images that have a test image's class; "plane": the accuracy
-        of the 10 nearest in the t-SNE plane; "made": what the networks that judge make of the images that our preset
-        makes, {judge: mean over the classes}, their log-odds where they were measured and else their confidence
-        ("measure" says which), and in how many classes all of them name it ("recognised").
+        of the 10 nearest in the t-SNE plane. Of the images that our preset makes, in the mean over the classes:
+        "log_odds", those of the networks that judge; "photographs", the same of photographs; "judges", the confidence
+        of each judge; "recognised", in how many classes all of them name it.
     """
     found = section.numbers["stages"]
     shares = found.get("neighbors", {}).get("share_of_the_7_nearest", {})
-    ours = found.get("maximization", {}).get("ways", {}).get("ours", {})
-    judged = ({k.removeprefix(m): v for k, v in ours.items() if k.startswith(m)} for m in MEASURES)
-    measure, made = next(((m, judges) for m, judges in zip(MEASURES.values(), judged) if judges), ("", {}))
+    ascent = found.get("maximization", {})
+    ours = ascent.get("ways", {}).get("ours", {})
     return {
         **{space: shares.get(space, {}).get("test") for space in ("pixels", "features")},
         "plane": found.get("tsne", {}).get("all classes", {}).get("accuracy_of_10_nearest"),
-        "made": made,
-        "measure": measure,
+        "log_odds": ours.get("log_odds"),
+        "photographs": ascent.get("photographs", {}).get("log_odds") if "log_odds" in ours else None,
+        "judges": {k.removeprefix(JUDGED): v for k, v in ours.items() if k.startswith(JUDGED)},
         "recognised": ours.get("recognised"),
     }
 
