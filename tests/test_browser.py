@@ -202,6 +202,7 @@ def test_a_link_to_a_figure_under_a_tab_opens_it(visit, tabbed):
     page.evaluate("document.getElementById('more').click()")  # the address is that already, and does not change
     assert there(z)
     assert there(visit(tabbed, hash="digits-s-z").locator("#digits-s-z"))
+    assert visit(tabbed, hash="%").locator("#digits-s-x").is_visible()  # a link to nothing does no harm
 
 
 def test_the_colours_one_chose_are_there_after_a_reload(visit, path):

@@ -46,8 +46,9 @@ function enlarge(i) {
   one("#large-title").textContent = figure.dataset.title;
   one(".large").replaceChildren(plot ? element("div", { class: "plot" }, image) : image);
   if (plot) scatter(one(".large .plot"), sprite(plot), figure.dataset.title);
-  one(".said").replaceChildren(...[...one("figcaption", figure).children].filter((part) => !part.matches(".tools")).map((part) => part.cloneNode(true)));
-  all(".said .anchor").forEach((link) => link.remove());
+  one(".said").replaceChildren(...all("figcaption > :not(.tools)", figure).map((part) => part.cloneNode(true)));
+  for (const link of all(".said .anchor")) link.remove();
+  for (const details of all(".said details")) details.open = false;
   for (const box of all(".large, .said")) box.scrollTo(0, 0);
   if (!dialog.open) {
     dialog.showModal();
@@ -95,7 +96,7 @@ for (const group of all(".group")) {
 
 // A link to what is hidden, under a tab or folded away, brings it to light.
 function reveal() {
-  const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  const target = all("[id]").find(({ id }) => new URL(`#${id}`, location).hash === location.hash);
   if (!target) return;
   for (let part = target; part; part = part.parentElement) {
     if (part.matches("details")) part.open = true;
