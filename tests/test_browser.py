@@ -6,13 +6,16 @@ import base64
 import io
 import re
 import shutil
+from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from PIL import Image
-from test_report import section
+from test_report import section, with_claims
 
 import run_all
+from viz import figures
 from viz.report import page as report
 from viz.report import results
 from viz.study.stages import tsne
@@ -39,7 +42,7 @@ def chromium():
 def path(tmp_path_factory):
     """The report of a short run on digits."""
     out = tmp_path_factory.mktemp("browser")
-    stages = ["maximal_activation_maps", "saliency", "tsne", "neighbors"]
+    stages = ["maximal_activation_maps", "strongest_maps", "saliency", "tsne", "neighbors"]
     with pytest.MonkeyPatch.context() as m:
         m.setattr(tsne, "POINTS", 60)
         assert run_all.main(["--steps", "4", "--out", str(out), "--only", *stages]) == 0
@@ -47,17 +50,32 @@ def path(tmp_path_factory):
 
 
 @pytest.fixture
+def tabbed(tmp_path):
+    """A page with one figure, three under tabs, and, far below, another."""
+    tile = np.zeros((1, 8, 8, 3), np.uint8)
+    named = {"first": "", "x": "g", "y": "g", "z": "g", "last": ""}
+    pictures = [results.Picture(n, n, figures.sheet(tile, 1, n), group=g, tab=f"tab {n}") for n, g in named.items()]
+    kept = results.keep(tmp_path / "s", pictures, {}, 0.0, "key", "code")
+    words = {name: results.Words("A caption.", "", "An alt text.") for name in named}
+    made = section(tmp_path / "a")
+    chapter = report.Chapter("s", "S", "What it is.", tmp_path / "s", kept, words)
+    report.write(tmp_path / "report.html", [replace(made, chapters=(made.chapters[0], chapter))])
+    return tmp_path / "report.html"
+
+
+@pytest.fixture
 def visit(chromium):
     """Open a page; at the end of the test, nothing may have been complained of and nothing asked of a network."""
     contexts, complaints = [], []
 
-    def go(path, **options):
+    def go(path, hash="", script="", **options):
         contexts.append(chromium.new_context(**{"viewport": DESKTOP, "reduced_motion": "reduce"} | options))
+        contexts[-1].add_init_script(script)
         page = contexts[-1].new_page()
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("request", lambda r: r.url.startswith(("file:", "data:")) or complaints.append(r.url))
-        page.goto(path.as_uri())
+        page.goto(path.as_uri() + (f"#{hash}" if hash else ""))
         if options.get("java_script_enabled", True):
             page.evaluate("Promise.all([...document.images].map((image) => image.decode()))")
         return page
@@ -79,7 +97,7 @@ def pixels(canvas):
 def test_every_picture_loads_and_nothing_is_wider_than_the_page(visit, path, size, scheme):
     page = visit(path, viewport=size, color_scheme=scheme)
     assert page.evaluate("[...document.images].every((image) => image.complete && image.naturalWidth > 0)")
-    assert len(page.query_selector_all("img.picture")) == len(list(path.parent.glob("digits/*/*.png"))) >= 11
+    assert len(page.query_selector_all("img.picture")) == len(list(path.parent.glob("digits/*/*.png"))) >= 14
     assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
     assert page.evaluate("[...document.images].every((image) => image.hidden || image.alt.length > 20)")
 
@@ -126,25 +144,186 @@ def test_on_a_phone_a_figure_opens_larger_than_it_was(visit, path):
     page = visit(path, viewport=PHONE, has_touch=True)
     small = page.locator("#digits-saliency .picture").bounding_box()["width"]
     page.locator("#digits-saliency .zoom").tap()
-    assert page.locator(".large img").bounding_box()["width"] > 2 * small
+    assert page.locator(".large img").bounding_box()["width"] > 1.5 * small
+    assert page.locator(".said").bounding_box()["width"] <= PHONE["width"]  # the words need no scrolling sideways
 
 
-def test_tabs_show_one_figure_at_a_time_and_arrows_move(visit, path):
+def test_an_enlarged_figure_keeps_its_caption_and_its_details(visit, path):
     page = visit(path)
-    group = page.locator("#digits-neighbors .group")
-    tabs, panels = group.locator("[role=tab]"), group.locator("[role=tabpanel]")
-    assert tabs.all_inner_texts() == ["pixels", "features"] and panels.count() == 2
+    figure = page.locator("#digits-saliency figure")
+    figure.locator(".zoom").click()
+    said = page.locator(".said")
+    caption = figure.locator("figcaption p").first.inner_text()
+    assert len(caption) > 20 and said.locator("p").first.inner_text().strip() == caption.removesuffix("#").strip()
+    said.locator("summary").click()
+    assert said.locator("details p").is_visible() and said.bounding_box()["height"] < 0.3 * DESKTOP["height"]
+    assert page.evaluate("document.querySelectorAll('dialog [id]').length") == 1  # its title; no id is there twice
+
+
+def test_an_enlarged_scatter_shows_the_image_under_the_pointer(visit, path):
+    page = visit(path)
+    page.locator("#digits-tsne .zoom.small").first.click()
+    plot = page.locator(".large .plot")
+    data = page.locator("#digits-tsne .plot script").first.evaluate("s => JSON.parse(s.textContent)")
+    box = plot.bounding_box()
+    for i in (0, 5):
+        x, y = data["places"][i]
+        page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"])
+        assert plot.locator("output").inner_text() == f"{data['names'][data['classes'][i]]}, image {i + 1}"
+    assert pixels(plot.locator("canvas")).max() > 150
+    plot.focus()
+    page.keyboard.press("Home")
+    page.keyboard.press("PageDown")
+    assert plot.locator("output").inner_text().endswith(", image 2")
+    title = page.locator("#large-title").inner_text()
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#large-title").inner_text() == title  # the arrow was the plot's
+    page.locator("dialog [data-step='1']").click()
+    assert page.locator("#large-title").inner_text() != title and page.locator(".large .plot").count() == 0
+
+
+def test_a_link_to_a_figure_under_a_tab_opens_it(visit, tabbed):
+    page = visit(tabbed)
+    x, z, tabs = page.locator("#digits-s-x"), page.locator("#digits-s-z"), page.locator("[role=tab]")
+
+    def there(figure):
+        return figure.is_visible() and 0 <= figure.bounding_box()["y"] < DESKTOP["height"]
+
+    assert x.is_visible() and z.is_hidden()
+    page.evaluate("location.hash = 'digits-s-z'")
+    page.wait_for_function("!document.getElementById('digits-s-z').hidden")
+    assert there(z) and x.is_hidden() and tabs.nth(2).get_attribute("aria-selected") == "true"
+    tabs.first.click()
+    page.evaluate("scrollTo(0, 0)")
+    assert z.is_hidden()
+    page.evaluate(
+        "document.body.append(Object.assign(document.createElement('a'), { href: '#digits-s-z', id: 'more' }))"
+    )
+    page.evaluate("document.getElementById('more').click()")  # the address is that already, and does not change
+    assert there(z)
+    assert there(visit(tabbed, hash="digits-s-z").locator("#digits-s-z"))
+    assert visit(tabbed, hash="%").locator("#digits-s-x").is_visible()  # a link to nothing does no harm
+
+
+def test_the_colours_one_chose_are_there_after_a_reload(visit, path):
+    page = visit(path, color_scheme="light")
+    ground = "getComputedStyle(document.body).backgroundColor"
+    light = page.evaluate(ground)
+    page.select_option(".theme select", "dark")
+    page.reload()
+    assert page.evaluate(ground) != light and page.locator(".theme select").input_value() == "dark"
+    page.select_option(".theme select", "")
+    page.reload()
+    assert page.evaluate(ground) == light and page.locator(".theme select").input_value() == ""
+
+
+def test_a_browser_that_keeps_nothing_still_shows_the_page(visit, path):
+    page = visit(
+        path, color_scheme="light", script="Object.defineProperty(window, 'localStorage', { get() { throw Error() } })"
+    )
+    page.select_option(".theme select", "dark")
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    page.locator("#digits-saliency .zoom").click()  # all that follows in the script was done, too
+    assert page.locator("dialog").is_visible()
+
+
+def test_rows_are_full(visit, path):
+    page = visit(path)
+    rows = page.evaluate("""[...document.querySelectorAll('.row')].map((row) => {
+      const cards = [...row.children].map((card) => card.getBoundingClientRect());
+      const pictures = [...row.querySelectorAll('.picture')].filter((p) => p.offsetParent);
+      return { width: row.getBoundingClientRect().width, cards: cards.map((c) => [c.left, c.right, c.top, c.bottom]),
+               heights: pictures.map((p) => p.getBoundingClientRect().height), pair: row.matches('.pair') };
+    })""")
+    assert sum(row["pair"] for row in rows) >= 2 and sum(not row["pair"] for row in rows) >= 2
+    for row in rows:
+        left, right, top, bottom = np.array(row["cards"]).T
+        gaps = row["width"] - (right - left).sum()
+        assert gaps < 40 and np.ptp(top) < 1 and np.ptp(bottom) < 1  # pixels: nothing but the space between two cards
+        if row["pair"]:
+            assert np.ptp(row["heights"]) < 0.1 * max(row["heights"])  # tabs and borders aside, of one height
+    beside = page.locator(".lone figure:not(.compared):visible").first
+    picture, words = beside.locator(".picture").bounding_box(), beside.locator("figcaption").bounding_box()
+    assert words["x"] >= picture["x"] + picture["width"] and words["y"] < picture["y"] + picture["height"]
+
+
+def test_on_a_phone_letters_are_large_enough_and_the_figure_scrolls_in_its_frame(visit, path):
+    page = visit(path, viewport=PHONE)
+    for picture in page.locator(".picture:visible").all():
+        box, (natural, frame, inner) = (
+            picture.bounding_box(),
+            picture.evaluate("p => [p.naturalWidth, p.closest('.frame').clientWidth, p.closest('.frame').scrollWidth]"),
+        )
+        point = box["width"] / natural * 150 / 72  # pixels of the screen; figures are drawn with 150 dots an inch
+        assert 11 * point >= 10 and frame < PHONE["width"] and inner == round(box["width"])
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+
+
+def test_claims_are_a_table_on_a_desktop_and_cards_on_a_phone(visit, tmp_path):
+    report.write(tmp_path / "report.html", [with_claims(tmp_path)])
+    for size, scheme in ((DESKTOP, "light"), (PHONE, "dark")):
+        page = visit(tmp_path / "report.html", viewport=size, color_scheme=scheme)
+        cells = [c.bounding_box() for c in page.locator(".claims tbody tr").first.locator("td").all()]
+        if size is DESKTOP:
+            assert len({c["y"] for c in cells}) == 1 and page.locator(".claims thead").is_visible()
+        else:
+            assert all(a["y"] + a["height"] <= b["y"] for a, b in pairwise(cells))
+            assert len({c["x"] for c in cells}) == 1 and "claim" in page.locator(".claims td").first.evaluate(
+                "c => getComputedStyle(c, '::before').content"
+            )
+        assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
+        assert page.get_by_role("row").filter(has_text="holds only").get_by_role("cell").count() == 5
+        page.get_by_role("link", name="the figure", exact=True).click()
+        assert 0 <= page.locator("#h-digits-saliency").bounding_box()["y"] < 200
+
+
+CONTRAST = """() => {
+  const parse = (color) => color.match(/[\\d.]+/g).map(Number);
+  const linear = (v) => (v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4);
+  const light = ([r, g, b]) => .2126 * linear(r / 255) + .7152 * linear(g / 255) + .0722 * linear(b / 255);
+  const under = (part) => {
+    for (; part; part = part.parentElement) {
+      const color = parse(getComputedStyle(part).backgroundColor);
+      if (color[3] !== 0) return color;
+    }
+    return [255, 255, 255];
+  };
+  const found = [];
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const part = walker.currentNode.parentElement;
+    if (!walker.currentNode.data.trim() || !part.checkVisibility() || part.matches("script")) continue;
+    const [a, b] = [light(parse(getComputedStyle(part).color)), light(under(part))];
+    found.push([(Math.max(a, b) + .05) / (Math.min(a, b) + .05), walker.currentNode.data.trim()]);
+  }
+  return found;
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_all_text_stands_out_from_its_ground(visit, tmp_path, scheme):
+    """WCAG 2.2, AA: 4.5 to 1."""
+    report.write(tmp_path / "report.html", [with_claims(tmp_path)])
+    page = visit(tmp_path / "report.html", color_scheme=scheme)
+    found = page.evaluate(CONTRAST)
+    assert len(found) > 50 and min(found)[0] >= 4.5, min(found)
+
+
+def test_tabs_show_one_figure_at_a_time_and_arrows_move(visit, tabbed):
+    page = visit(tabbed)
+    tabs, panels = page.locator("[role=tab]"), page.locator("[role=tabpanel]")
+    assert tabs.all_inner_texts() == ["tab x", "tab y", "tab z"] and panels.count() == 3
 
     def shown():
-        return [panels.nth(i).is_visible() for i in range(2)], [t.get_attribute("aria-selected") for t in tabs.all()]
+        return [p.is_visible() for p in panels.all()], [t.get_attribute("aria-selected") == "true" for t in tabs.all()]
 
-    assert shown() == ([True, False], ["true", "false"])
+    assert shown() == ([True, False, False],) * 2
     tabs.nth(1).click()
-    assert shown() == ([False, True], ["false", "true"])
-    for key, chosen in (("ArrowRight", 0), ("ArrowLeft", 1), ("Home", 0), ("End", 1)):
+    assert shown() == ([False, True, False],) * 2
+    for key, chosen in (("ArrowRight", 2), ("ArrowRight", 0), ("ArrowLeft", 2), ("Home", 0), ("End", 2)):
         page.keyboard.press(key)
         assert tabs.nth(chosen).evaluate("t => t === document.activeElement && t.tabIndex === 0")
-        assert shown()[0] == [chosen == 0, chosen == 1]
+        assert shown() == ([i == chosen for i in range(3)],) * 2
     for tab, panel in zip(tabs.all(), panels.all()):
         assert tab.get_attribute("aria-controls") == panel.get_attribute("id")
 
@@ -171,7 +350,7 @@ def test_arrow_keys_walk_over_the_scatter(visit, path):
     plot = page.locator("#digits-tsne .plot").first
     places = np.array(plot.locator("script").evaluate("s => JSON.parse(s.textContent).places"))
     at = lambda: int(re.search(r", image (\d+)$", plot.locator("output").inner_text())[1]) - 1  # noqa: E731
-    page.locator("#digits-tsne h3").evaluate("h => { h.tabIndex = -1; h.focus(); }")
+    page.locator("#digits-tsne .papers a").last.focus()
     page.keyboard.press("Tab")
     assert plot.evaluate("p => p === document.activeElement") and plot.locator(".tip").is_visible() and at() == 0
     page.keyboard.press("PageDown")
@@ -197,6 +376,10 @@ def test_two_methods_meet_at_a_border_that_keys_and_pointer_move(visit, path):
     box = page.locator("#digits-saliency .compare")
     box.scroll_into_view_if_needed()
     canvas, (left, right) = box.locator("canvas").first, box.locator("select").all()
+    last = left.locator("option").count() - 1
+    assert (left.input_value(), right.input_value()) == (str(last - 1), str(last))  # what is compared, not the image
+    left.select_option("0")
+    right.select_option("1")
     half = pixels(canvas)
     left.select_option("1")
     both = pixels(canvas)  # the same method on both sides

@@ -1,11 +1,13 @@
 """The report stands alone: it loads nothing, hides nothing, and takes every text for text."""
 
 import base64
+import html
 import io
 import re
 import time
 from dataclasses import asdict, replace
 from html.parser import HTMLParser
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -13,9 +15,11 @@ from PIL import Image
 
 from tinycnn import data
 from viz import figures
+from viz.metrics import statistics
 from viz.report import page as report
 from viz.report import results
 from viz.report import text as text_
+from viz.study.table import STAGES
 
 
 class Page(HTMLParser):
@@ -44,16 +48,28 @@ RUN = {
 }  # fmt: skip
 
 
+def accuracy(right, n):
+    return vars(statistics.accuracy_interval(right, n))
+
+
+JUDGES = {
+    "another seed": {"accuracy": accuracy(342, 360), "judges": True, "least": 0.595},
+    "another architecture": {"accuracy": accuracy(200, 360), "judges": False, "least": 0.595},
+}
+
+
 def section(folder, caption="A caption & more.", facts=None, title="A <title>", tile=None, info=None, **more):
     tile = np.zeros((1, 8, 8, 3), np.uint8) if tile is None else tile
     picture = results.Picture("one", title, figures.sheet(tile, 1, "Title"), **more)
     facts = {"number": 0.123456} if facts is None else facts
     kept = results.keep(folder, [picture], facts, time.perf_counter() - 1.5, "key", "code")
     words = {"one": results.Words(caption, "How it was made.", "An alt text.")}
-    chapter = report.Chapter("saliency", "Saliency", "What counts.", folder, kept, words)
+    papers = (("Simonyan et al. <2013>", "https://arxiv.org/abs/1312.6034"), ("Erhan et al. 2009", ""))
+    chapter = report.Chapter("saliency", "Saliency", "What counts.", folder, kept, words, papers)
     metrics = {
-        "seed": 7, "steps": 1234, "train_images": 1000, "validation_images": 10, "train_accuracy": 0.5,
-        "validation_accuracy": 0.25, "stages": {"saliency": kept.facts},
+        "seed": 7, "steps": 1234, "kept_step": 1200, "train_images": 1000, "validation_images": 110, "test_images": 360,
+        "train_accuracy": accuracy(980, 1000), "validation_accuracy": accuracy(106, 110),
+        "test_accuracy": accuracy(347, 360), "judges": JUDGES, "stages": {"saliency": kept.facts},
     }  # fmt: skip
     return report.Section("digits", info or data.info("digits"), RUN, metrics, (chapter,))
 
@@ -71,7 +87,8 @@ def test_the_page_loads_nothing_from_elsewhere(tmp_path):
     text = report.render([section(tmp_path)])
     loads = re.findall(r"""(?:src|srcset|data|poster|action)\s*=\s*["']([^"']*)""", text)
     assert loads and all(u.startswith("data:") for u in loads)
-    assert all(a["href"].startswith(("#", "data:")) for tag, a in Page(text).tags if "href" in a)
+    for tag, a in Page(text).tags:  # a link elsewhere is followed only by who wants to
+        assert "href" not in a or a["href"].startswith(("#", "data:", "https://")[: 2 + (tag == "a")])
     assert not re.search(r"url\(|@import|fetch\(|XMLHttpRequest|<link[^>]+stylesheet|<script[^>]+src", text)
 
 
@@ -109,7 +126,7 @@ def test_an_alt_text_begins_with_the_title(tmp_path):
 def test_contents_lead_to_every_section(page):
     ids = [a["id"] for _, a in page.tags if "id" in a]
     assert len(ids) == len(set(ids))
-    targets = {a["href"][1:] for a in page.all("a")}
+    targets = {a["href"][1:] for a in page.all("a") if a["href"].startswith("#")}
     assert targets <= set(ids) and {"digits", "digits-saliency", "made"} <= targets
 
 
@@ -127,6 +144,11 @@ def test_command_seed_versions_and_times_are_told(page):
         assert name in page.text and version in page.text
 
 
+def seen(text):
+    """The words of a page, with a space where a cell ends."""
+    return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", text)).split())
+
+
 INTERVAL = {"mean": 1, "low": 0, "high": 2}
 
 
@@ -140,6 +162,10 @@ INTERVAL = {"mean": 1, "low": 0, "high": 2}
         ({"t": {"n": 1, "r": {"x": 1}}}, [("t", ["value"], [("n", [1])]), ("t, r", ["value"], [("x", [1])])]),
         ({"t": {"r": {"x": 1, "y": 2}, "s": {"y": 3}}}, [("t", ["x", "y"], [("r", [1, 2]), ("s", ["", 3])])]),
         ({"p": {"x": 1}, "q": {"x": 2}}, [("", ["x"], [("p", [1]), ("q", [2])])]),
+        ({"l": [{"x": 1}, {"x": 2}]}, [("l", ["x"], [("1", [1]), ("2", [2])])]),
+        ({"l": [{"r": [{"x": 1}]}]}, [("l, 1, r, 1", ["value"], [("x", [1])])]),
+        ({"l": [INTERVAL]}, [("", ["value"], [("l", [[INTERVAL]])])]),
+        ({"claims": [{"id": "S1", "verdict": "holds"}], "a": 1}, [("", ["value"], [("a", [1])])]),
     ],
 )
 def test_no_number_is_lost_between_metrics_and_tables(metrics, tables):
@@ -151,6 +177,8 @@ def test_no_number_is_lost_between_metrics_and_tables(metrics, tables):
     [
         (None, "–"),
         (INTERVAL, "1 (0 to 2)"),
+        (INTERVAL | {"n": 1200}, "1 (0 to 2; n = 1,200)"),
+        ({"mean": None, "low": None, "high": None, "n": 0}, "– (– to –; n = 0)"),
         (3, "3"),
         (13000, "13,000"),
         (0.12346, "0.1235"),
@@ -252,17 +280,137 @@ def test_pictures_of_a_group_that_follow_one_another_come_together():
 
 def test_the_summary_says_what_the_stages_found_and_a_dash_where_none_was_run(tmp_path):
     made = section(tmp_path)
-    assert report.summary(made) == (None, None, None, None)
-    assert "50.0 %" in report.render([made]) and text_.percent(None) == "–"
+    nothing = dict.fromkeys(("pixels", "features", "plane", "log_odds", "photographs", "recognised")) | {"judges": {}}
+    assert report.summary(made) == nothing and text_.percent(None) == "–"
 
     def summary(stages):
         return report.summary(replace(made, metrics=made.metrics | {"stages": stages}))
 
-    near = {space: {"validation": {"mean": mean}} for space, mean in (("pixels", 0.4), ("features", 0.7))}
-    ways = {"nothing": {"recognised": 2}, "ours": {"recognised": 9}}
-    found = summary({"neighbors": {"share_of_the_7_nearest": near}, "maximization": {"ways": ways}})
-    assert found == (0.4, 0.7, None, 9)
-    assert summary({"tsne": {"all classes": {"accuracy_of_10_nearest": 0.8}}}) == (None, None, 0.8, None)
+    near = {space: {"test": {"mean": mean}} for space, mean in (("pixels", 0.4), ("features", 0.7))}
+    sure = {"confidence_of_another seed": 0.8, "recognised": 9, "confidence_as_made": 0.9}
+    found = summary({"neighbors": {"share_of_the_7_nearest": near}, "maximization": {"ways": {"ours": sure}}})
+    judged = {"judges": {"another seed": 0.8}, "recognised": 9}
+    assert found == nothing | judged | {"pixels": {"mean": 0.4}, "features": {"mean": 0.7}}
+    stage = {
+        "ways": {"nothing": {"log_odds": 7.0}, "ours": sure | {"log_odds": -1.52}},
+        "photographs": {"log_odds": 4.0},
+    }
+    assert summary({"maximization": stage}) == nothing | judged | {"log_odds": -1.52, "photographs": 4.0}
+    text = seen(report.render([replace(made, metrics=made.metrics | {"stages": {"maximization": stage}})]))
+    assert "log-odds -1.5 of photographs 4.0 another seed: 80.0 % it names 9 of 10" in text
+    assert summary({"tsne": {"all classes": {"accuracy_of_10_nearest": 0.8}}}) == nothing | {"plane": 0.8}
+
+
+def test_every_accuracy_stands_with_its_interval_and_its_count(tmp_path):
+    text = seen(report.render([section(tmp_path)]))
+    assert "test 96.4 % 93.9 to 97.9 % 360 measured once" in text  # Wilson's for 347 of 360
+    assert (
+        re.search(r"held out 96.4 % [\d.]+ to [\d.]+ % 110 ", text) and "training 98.0 % 96.9 to 98.7 % 1,000" in text
+    )
+    assert (
+        "judge: another seed 95.0 % 92.2 to 96.8 % 360 judges: the lower end of its interval lies above 59.5 %" in text
+    )
+    assert "judge: another architecture 55.6 % 50.4 to 60.6 % 360 does not judge" in text
+    assert "kept as it was after step 1,200" in text and "interval over images" in text
+
+
+def test_intervals_over_networks_and_over_images_are_told_apart(tmp_path):
+    made = section(tmp_path)
+    mean = vars(statistics.over_networks({0: 0.93, 1: 0.94, 2: 0.95}))
+    over = {"test_accuracy": mean, "judges": {"another seed": {"accuracy": mean}}, "stages": {}}
+    chapter = replace(made.chapters[0], name="summary", over="networks")
+    several = replace(made, name="d", seeds=[0, 1, 2], over=over, chapters=(chapter, *made.chapters))
+    text = seen(report.render([several]))
+    assert f"test 94.0 % {100 * mean['low']:.1f} to {100 * mean['high']:.1f} % 3 measured once" in text
+    assert "interval over networks" in text and "interval over images" not in text
+    assert "95 % intervals over networks, each of them a dot" in text
+    assert "95 % intervals over the images of this one network" in text
+    assert "in the network shown here, it judges" in text and "another architecture" not in text
+
+
+CLAIMS = [
+    {"id": "S1", "claim": "edges <i>", "measured": "a & b,", "figure": "the figure", "link": "saliency",
+     "number": "0.31 (0.29 to 0.33)", "control": "0.30, untrained", "verdict": "holds only untrained as well"},
+    {"id": "S2", "claim": "one map", "measured": "its share", "figure": "", "link": "saliency", "number": "100 %",
+     "control": "", "verdict": "holds"},
+    {"id": "S3", "claim": "outlines", "measured": "", "figure": "elsewhere", "link": "tsne", "number": "",
+     "control": "", "verdict": "does not hold"},
+    {"id": "S4", "claim": "saliency", "measured": "", "figure": "", "number": "", "control": "",
+     "verdict": "cannot be told"},
+]  # fmt: skip
+
+
+def with_claims(folder):
+    """A section whose second stage holds claims."""
+    made = section(folder / "a")
+    kept = results.keep(folder / "b", [], {"claims": CLAIMS, "held": 1}, time.perf_counter(), "key", "code")
+    about = report.Chapter("claims", "The study's claims", "What became of them.", folder / "b", kept, {})
+    return replace(made, chapters=(*made.chapters, about))
+
+
+def test_claims_come_first_as_a_table_with_verdicts_in_words(tmp_path):
+    made = with_claims(tmp_path)
+    text = report.render([made])
+    page, words = Page(text), seen(text)
+    assert [chapter.name for chapter in made.ordered] == ["claims", "saliency"]
+    assert words.index("S1 edges <i> a & b, the figure 0.31 (0.29 to 0.33) 0.30, untrained ≈ holds only") < words.index(
+        "What counts."
+    )
+    assert "✓ holds" in words and "✕ does not hold" in words and "? cannot be told" in words
+    cells = text.split('class="claims"')[1].split("</table>")[0]
+    assert cells.count('href="#digits-saliency"') == 2 and ">the figure</a>" in cells and ">Saliency</a>" in cells
+    assert "elsewhere" in cells and "#digits-tsne" not in cells
+    assert "{&#39;" not in text and "'verdict'" not in text  # no dict is printed raw
+    assert page.all("i") == [] and "held" in text.split("<summary>Numbers")[1]
+
+
+def test_a_page_has_one_head_and_its_headings_go_down_one_by_one(tmp_path):
+    page = Page(report.render([with_claims(tmp_path)]))
+    levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1 and levels.count(1) == 1 and all(b <= a + 1 for a, b in pairwise(levels))
+    assert [len(page.all(tag)) for tag in ("header", "nav", "main")] == [1, 1, 1]
+
+
+def test_the_study_is_cited_and_each_stage_names_its_papers(page):
+    text = " ".join(page.text.split())
+    assert text.count("unpublished course study") == 1 and "S1 to S12" in text
+    assert "Papers: Simonyan et al. <2013>; Erhan et al. 2009" in text
+    assert "https://arxiv.org/abs/1312.6034" in [a["href"] for a in page.all("a")]
+    for stage in STAGES.values():
+        assert all(text and address.startswith(("https://", "")) for text, address in stage.papers)
+
+
+def rows_of(tmp_path, *sizes, groups=None, comparison=()):
+    """How figures of these (width, height) are put into rows."""
+    kept = []
+    for i, (width, height) in enumerate(sizes):
+        Image.new("L", (width, height)).save(tmp_path / f"{i}.png")
+        data = f"{i}.json" if i in comparison else ""
+        if data:
+            (tmp_path / data).write_text('{"comparison": {}}')
+        group = groups[i] if groups else ""
+        kept.append(results.Kept(str(i), "t", "w", {}, group, "", f"{i}.png", "", data))
+    chapter = report.Chapter("s", "S", "", tmp_path, results.Result(tuple(kept), {}, 0.0, "", ""), {})
+    return [["".join(p.name for p, _ in some) for _, _, some in row] for row in report.rows(chapter)]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "options", "expected"),
+    [
+        ([(100, 100), (133, 100)], {}, [["0", "1"]]),
+        ([(240, 100), (58, 100), (48, 100)], {}, [["0"], ["1", "2"]]),  # a strip has a row
+        ([(100, 100), (160, 100), (90, 100)], {}, [["0"], ["1"], ["2"]]),
+        ([(100, 100), (50, 100)], {}, [["0"], ["1"]]),  # a third of the row is too narrow
+        ([(100, 100)] * 3, {}, [["0", "1"], ["2"]]),
+        ([(100, 100)] * 2, {"comparison": [1]}, [["0"], ["1"]]),
+        ([(100, 100)] * 3, {"groups": ["", "g", "g"]}, [["0", "12"]]),
+        ([(100, 100)] * 2, {"groups": ["g", "g"]}, [["0", "1"]]),  # tabs of two lie open where there is room
+        ([(100, 100)] * 2, {"groups": ["g", "g"], "comparison": [0]}, [["01"]]),
+        ([(100, 100)] * 3, {"groups": ["g"] * 3}, [["012"]]),
+    ],
+)
+def test_figures_fill_rows(tmp_path, sizes, options, expected):
+    assert rows_of(tmp_path, *sizes, **options) == expected
 
 
 def test_the_studys_numbers_stand_beside_the_sets_that_it_used_and_no_other(tmp_path):

@@ -22,12 +22,31 @@ from tinycnn import files
 from .text import FILTERS
 
 LARGEST_PNG = 250_000  # bytes; a page of three sets of colour photographs must stay under 25 MB
+STRIP, NARROWEST = 1.6, 0.36  # width over height from which a figure has a row; the least share of a row for a figure
+JUDGED = "confidence_of_"  # what a judge's confidence is called among the facts
+VERDICTS = {"does not hold": "\N{MULTIPLICATION X}", "cannot be told": "?", "holds only": "\N{ALMOST EQUAL TO}"}
+VERDICTS |= {"holds": "\N{CHECK MARK}"}
 TEMPLATES = Path(__file__).parent / "templates"
 
 
 @dataclass(frozen=True)
 class Chapter:
-    """A stage in the report: heading, what it shows in a sentence, folder, `Result`, and {picture: `Words`}."""
+    """A stage in the report.
+
+    Attributes
+    ----------
+    name, heading : str
+    about : str
+        What it shows, in a sentence.
+    folder : Path
+    result : viz.report.results.Result
+    words : dict
+        {picture: `Words`}.
+    papers : tuple of (text, address)
+        Where its methods come from; the address of one that is not on the web is empty.
+    over : "network" or "networks"
+        What its intervals are over: images of one network, or networks.
+    """
 
     name: str
     heading: str
@@ -35,6 +54,8 @@ class Chapter:
     folder: Path
     result: Any
     words: dict
+    papers: tuple = ()
+    over: str = "network"
 
 
 @dataclass(frozen=True)
@@ -66,6 +87,21 @@ class Section:
     seeds: tuple = ()
     over: dict | None = None
 
+    @property
+    def title(self):
+        """The data set's name, with the number of networks where they are several."""
+        return self.info.title + (f", {len(self.seeds)} networks" if self.seeds else "")
+
+    @property
+    def numbers(self):
+        """Its numbers: of one network, or over all."""
+        return self.over or self.metrics
+
+    @property
+    def ordered(self):
+        """Its chapters; what became of the study's claims comes first."""
+        return sorted(self.chapters, key=lambda chapter: not claims(chapter.result.facts))
+
 
 def render(sections):
     """Return the page of `Section`s as text.
@@ -78,7 +114,7 @@ def render(sections):
     env = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    env.filters |= FILTERS | {f.__name__: f for f in (table, figure, groups, summary, dots)}
+    env.filters |= FILTERS | {f.__name__: f for f in (table, rows, summary, claims, mark, dots)}
     return env.get_template("report.html").render(sections=sections)
 
 
@@ -94,19 +130,39 @@ def write(path, sections):
 
 
 def summary(section):
-    """Return what the stages of a data set found, in the order of the summary's columns; None where one was not run.
+    """Return what the stages of a data set found, for the summary's columns; None where one was not run.
 
-    The shares of the 7 nearest images that have the query's class, in pixels and in the last hidden layer's features;
-    the accuracy of the 10 nearest in the t-SNE plane; how many classes both other networks recognise in the images that
-    our preset makes.
+    Returns
+    -------
+    dict
+        "pixels", "features": the share of the 7 nearest images that have a test image's class; "plane": the accuracy
+        of the 10 nearest in the t-SNE plane. Of the images that our preset makes, in the mean over the classes:
+        "log_odds", those of the networks that judge; "photographs", the same of photographs; "judges", the confidence
+        of each judge; "recognised", in how many classes all of them name it.
     """
-    found = (section.over or section.metrics)["stages"]
+    found = section.numbers["stages"]
     shares = found.get("neighbors", {}).get("share_of_the_7_nearest", {})
-    pixels, features = (shares.get(space, {}).get("test") for space in ("pixels", "features"))
-    if not section.over:  # an interval over the images of one network is no interval of the study
-        pixels, features = (share and share["mean"] for share in (pixels, features))
-    plane = found.get("tsne", {}).get("all classes", {}).get("accuracy_of_10_nearest")
-    return pixels, features, plane, found.get("maximization", {}).get("ways", {}).get("ours", {}).get("recognised")
+    ascent = found.get("maximization", {})
+    ours = ascent.get("ways", {}).get("ours", {})
+    return {
+        **{space: shares.get(space, {}).get("test") for space in ("pixels", "features")},
+        "plane": found.get("tsne", {}).get("all classes", {}).get("accuracy_of_10_nearest"),
+        "log_odds": ours.get("log_odds"),
+        "photographs": ascent.get("photographs", {}).get("log_odds") if "log_odds" in ours else None,
+        "judges": {k.removeprefix(JUDGED): v for k, v in ours.items() if k.startswith(JUDGED)},
+        "recognised": ours.get("recognised"),
+    }
+
+
+def claims(facts):
+    """Return the study's claims with what was found of them, a dict each, if a stage's facts hold them; else []."""
+    found = facts.get("claims")
+    return found if isinstance(found, list) and all(isinstance(one, dict) and "verdict" in one for one in found) else []
+
+
+def mark(verdict):
+    """Return the sign of a verdict on a claim, which is also said in words; empty for other words."""
+    return next((sign for words, sign in VERDICTS.items() if verdict.lower().startswith(words)), "")
 
 
 def dots(interval):
@@ -128,12 +184,51 @@ def groups(pictures):
     return [(group, list(some)) for (group, _), some in groupby(pictures, lambda p: (p.group, p.group or p.name))]
 
 
+def rows(chapter):
+    """Put a chapter's figures into rows: each one cell, whose words stand beside it, or two of about one height.
+
+    Returns
+    -------
+    list of list of (group, ratio, [(picture, drawing), ...])
+        `ratio`: the width of a cell's (first) figure over its height; two cells whose widths are as their ratios have
+        one height. What is far wider or higher than its neighbour, or has methods to compare, has a row of its own.
+        A group (figures under tabs) of two that would have one lies open, side by side.
+    """
+    cells = [
+        (group, [(picture, figure(picture, chapter.folder)) for picture in some])
+        for group, some in groups(chapter.result.pictures)
+    ]
+    cells = [(group, some[0][1]["width"] / some[0][1]["height"], some) for group, some in cells]
+    found = []
+    for cell in cells:
+        if found and len(found[-1]) == 1 and _fit(found[-1][0], cell):
+            found[-1].append(cell)
+        else:
+            found.append([cell])
+    return [_opened(row) for row in found]
+
+
+def _opened(row):
+    """A row of one group of two figures as the row of the two, if they fit."""
+    pair = [("", drawing["width"] / drawing["height"], [(p, drawing)]) for p, drawing in row[0][2]]
+    return pair if len(row) == 1 and len(pair) == 2 and _fit(*pair) else row
+
+
+def _fit(*cells):
+    """Whether two cells share a row: none is a strip, none has a comparison, and the narrower one is not too narrow."""
+    ratios = sorted(ratio for _, ratio, _ in cells)
+    alone = any("comparison" in drawing for *_, some in cells for _, drawing in some)
+    return not alone and ratios[1] < STRIP and ratios[0] / sum(ratios) >= NARROWEST
+
+
 def table(facts, title=""):
     """Turn a stage's nested facts into tables: [(title, column heads, [(row head, cells)])].
 
     Plain values make one table of two columns; dicts of values that have keys in common one with a row for each and a
-    column per inner key; every other dict has tables of its own. An interval is a value.
+    column per inner key; every other dict has tables of its own, and so has a list of dicts, by their numbers. An
+    interval is a value. The study's claims have a table of another kind: see `claims`.
     """
+    facts = {k: _numbered(v) for k, v in facts.items() if not (k == "claims" and claims(facts))}
     plain = [(k, [v]) for k, v in facts.items() if not _nested(v)]
     nested = {k: v for k, v in facts.items() if _nested(v)}
     rows = {k: v for k, v in nested.items() if not any(map(_nested, v.values()))}
@@ -145,6 +240,12 @@ def table(facts, title=""):
     for name, inner in nested.items():
         tables += table(inner, f"{title}, {name}" if title else name)
     return tables
+
+
+def _numbered(value):
+    """A list of dicts as a dict: {"1": the first, ...}."""
+    several = isinstance(value, (list, tuple)) and any(map(_nested, value))
+    return {str(i): one for i, one in enumerate(value, 1)} if several else value
 
 
 def _nested(value):

@@ -2,11 +2,15 @@
 
 
 def number(value):
-    """Return a number as a person reads it: 4 significant digits, thousands apart; other values as text."""
+    """Return a number as a person reads it: 4 significant digits, thousands apart; other values as text.
+
+    An interval comes with the count of its values: 0.31 (0.29 to 0.33; n = 200).
+    """
     if value is None:
         return "\N{EN DASH}"
     if isinstance(value, dict):
-        return "{} ({} to {})".format(*(number(value[k]) for k in ("mean", "low", "high")))
+        count = f"; n = {value['n']:,}" if "n" in value else ""
+        return "{} ({} to {}{})".format(*(number(value[k]) for k in ("mean", "low", "high")), count)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return ", ".join(map(number, value)) if isinstance(value, (list, tuple)) else str(value)
     if isinstance(value, int):
@@ -15,10 +19,8 @@ def number(value):
 
 
 def percent(share, digits=1):
-    """Return a share, or an interval of shares (96.4 ± 0.5 %), as a person writes it; a dash for None."""
-    if isinstance(share, dict):
-        half = "" if share["high"] is None else f" ± {100 * (share['high'] - share['mean']):.{digits}f}"
-        return f"{100 * share['mean']:.{digits}f}{half} %"
+    """Return a share, or the mean of an interval of shares, as a person writes it (96.4 %); a dash for None."""
+    share = share["mean"] if isinstance(share, dict) else share
     return "\N{EN DASH}" if share is None else f"{100 * share:.{digits}f} %"
 
 
@@ -30,6 +32,11 @@ def span(interval, digits=2):
 def span_percent(interval, digits=1):
     """Return an interval of shares: 31.2 % (29.0 to 33.4 %)."""
     return _span(interval, 100, digits, " %", " %")
+
+
+def bounds_percent(interval, digits=1):
+    """Return the bounds of an interval of shares: 29.0 to 33.4 %."""
+    return f"{100 * interval['low']:.{digits}f} to {100 * interval['high']:.{digits}f} %"
 
 
 def span_points(interval, digits=1):
@@ -62,4 +69,6 @@ def duration(seconds):
     return f"{int(seconds // 60)} min {seconds % 60:.0f} s"
 
 
-FILTERS = {f.__name__: f for f in (number, percent, span, span_percent, span_points, words, listing, duration)}
+FILTERS = {
+    f.__name__: f for f in (number, percent, span, span_percent, bounds_percent, span_points, words, listing, duration)
+}

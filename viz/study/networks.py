@@ -339,5 +339,6 @@ def _chapters(folder, stages, said):
                     raise
                 print(f"{folder / stage.name}: of another version of this program, not shown; --resume makes it again")
                 continue
-            chapters.append(page.Chapter(stage.name, stage.heading, stage.about, folder / stage.name, done, captions))
+            about = stage.name, stage.heading, stage.about, folder / stage.name, done, captions
+            chapters.append(page.Chapter(*about, stage.papers, stage.over))
     return tuple(chapters)

@@ -31,6 +31,8 @@ class Stage:
         "networks": it is done once, after the studies of all seeds, and gets a `viz.study.networks.Networks`.
     sets : tuple of str, optional
         The data sets of which it is done unasked, where not of all: elsewhere it takes long; ``--only`` does it.
+    papers : tuple of (text, address)
+        Where its methods come from; the address of what is not on the web is empty.
     module, words : str, optional
         Its module and its template, if they stand elsewhere.
     """
@@ -42,6 +44,7 @@ class Stage:
     uses: tuple = ()
     over: str = "network"
     sets: tuple | None = None
+    papers: tuple = ()
     module: str = ""
     words: str = ""
 
@@ -58,6 +61,26 @@ class Stage:
         return importlib.import_module(self.module).run(study)
 
 
+ARXIV = "https://arxiv.org/abs/"
+ZEILER = ("Zeiler and Fergus 2013", ARXIV + "1311.2901")
+SIMONYAN = ("Simonyan et al. 2013", ARXIV + "1312.6034")
+SPRINGENBERG = ("Springenberg et al. 2014", ARXIV + "1412.6806")
+YOSINSKI = ("Yosinski et al. 2015", ARXIV + "1506.06579")
+MAHENDRAN = ("Mahendran and Vedaldi 2016", ARXIV + "1512.02017")
+ADEBAYO = ("Adebayo et al. 2018 (controls)", ARXIV + "1810.03292")
+POINTING = ("Zhang et al. 2016 (pointing game)", ARXIV + "1608.00507")
+KRIZHEVSKY = (
+    "Krizhevsky et al. 2012",
+    "https://proceedings.neurips.cc/paper/2012/hash/c399862d3b9d6b76c8436e924a68c45b-Abstract.html",
+)
+ERHAN = ("Erhan et al. 2009, report 1341 of the University of Montreal", "")
+ADAM = ("Kingma and Ba 2014 (Adam)", ARXIV + "1412.6980")
+GLOROT = ("Glorot and Bengio 2010 (start)", "https://proceedings.mlr.press/v9/glorot10a.html")
+WILSON = ("Wilson 1927 (intervals)", "https://doi.org/10.1080/01621459.1927.10502953")
+STUDENT = ("Student 1908 (intervals)", "https://doi.org/10.1093/biomet/6.1.1")
+TSNE = ("van der Maaten and Hinton 2008", "https://www.jmlr.org/papers/v9/vandermaaten08a.html")
+KARPATHY = ("Karpathy 2014 (mosaics)", "https://cs.stanford.edu/people/karpathy/cnnembed/")
+
 STAGES = {
     stage.name: stage
     for stage in (
@@ -67,50 +90,70 @@ STAGES = {
             "Loss and accuracies over the steps; which classes are taken for which.",
             (3, 6, 13),
             ("history",),
+            papers=(ADAM, GLOROT, WILSON),
         ),
         Stage(
             "activation_maps",
             "Activation maps",
             "Every map of each convolution, after its ReLU, for test image 0.",
             (0.5, 0.5, 0.5),
+            papers=(ZEILER, YOSINSKI),
         ),
-        Stage("filters", "Filters", "The weights of the first convolution.", (0.2, 0.2, 0.2)),
+        Stage(
+            "filters",
+            "Filters",
+            "The weights of the first convolution.",
+            (0.2, 0.2, 0.2),
+            papers=(KRIZHEVSKY,),
+        ),
         Stage(
             "maximal_activation_maps",
             "Maximal activation maps (deconvnet)",
             "The strongest map of each image, projected back to the pixels by a deconvnet, with and without switches.",
             (0.5, 0.5, 0.5),
+            papers=(ZEILER, SPRINGENBERG),
         ),
         Stage(
             "unpooling",
             "Ways to unpool",
             "Three ways to undo a max-pool on the way back, and how well each follows the edges of the image.",
             (1, 2, 10),
+            papers=(ZEILER, SPRINGENBERG, STUDENT),
         ),
         Stage(
             "strongest_maps",
             "Strongest maps",
             "Which map is the strongest for how many images, and the nine patches that excite each of the first most.",
             (2, 4, 14),
+            papers=(ZEILER, ADEBAYO),
         ),
-        Stage("saliency", "Saliency", "The gradient of the class scores with respect to the pixels.", (0.5, 0.5, 0.5)),
+        Stage(
+            "saliency",
+            "Saliency",
+            "The gradient of the class scores with respect to the pixels.",
+            (0.5, 0.5, 0.5),
+            papers=(SIMONYAN, POINTING, ADEBAYO),
+        ),
         Stage(
             "layer_backprop",
             "Back-propagation from a layer",
             "The gradients of every map of a layer with respect to the pixels, put together.",
             (0.5, 0.5, 1),
+            papers=(SIMONYAN, SPRINGENBERG, POINTING),
         ),
         Stage(
             "tsne",
             "t-SNE",
             "t-SNE of the last hidden layer: a scatter by class and two mosaics, for all classes and for three.",
             (7, 10, 14),
+            papers=(TSNE, KARPATHY),
         ),
         Stage(
             "neighbors",
             "Nearest neighbours",
             "The seven nearest images in pixels and in features, and how often they have the query's class.",
             (8, 8, 40),
+            papers=(KRIZHEVSKY, STUDENT),
         ),
         Stage(
             "maximization",
@@ -118,6 +161,7 @@ STAGES = {
             "Images made to excite classes and hidden units, way by way, and whether other networks recognise them.",
             (40, 60, 280),
             ("judges", "effort"),
+            papers=(ERHAN, SIMONYAN, YOSINSKI, MAHENDRAN),
         ),
         Stage(
             "summary",
@@ -125,6 +169,7 @@ STAGES = {
             "Every number as a mean over networks that differ in their seed alone, with its interval.",
             (1, 1, 1),
             over="networks",
+            papers=(STUDENT,),
         ),
     )
 }

@@ -9,15 +9,20 @@ const element = (tag, attributes = {}, ...children) => {
   return made;
 };
 
-// Colours: the system's, or one's choice until the page is left.
+// Colours: the system's, or one's choice, which the browser keeps where it may; the head of the page reads it.
 const theme = one(".theme");
 theme.hidden = false;
-one("select", theme).addEventListener("change", (event) => { document.documentElement.dataset.theme = event.target.value; });
+one("select", theme).value = document.documentElement.dataset.theme ?? "";
+one("select", theme).addEventListener("change", (event) => {
+  document.documentElement.dataset.theme = event.target.value;
+  try { localStorage.setItem("tinycnn-theme", event.target.value); } catch { /* then it holds until the page is left */ }
+});
 
 // Contents: on a phone they start closed, and close after a choice; the section in view is marked.
 const contents = one("nav details");
 const phone = matchMedia("(max-width: 40rem)");
 contents.open = !phone.matches;
+if (phone.matches) for (const details of all("figcaption details")) details.open = false;
 contents.addEventListener("click", (event) => { if (phone.matches && event.target.matches("a")) contents.open = false; });
 const links = new Map(all("a", contents).map((link) => [link.hash.slice(1), link]));
 const inView = new IntersectionObserver((entries) => {
@@ -36,10 +41,19 @@ function enlarge(i) {
   shown = (i + zooms.length) % zooms.length;
   const figure = zooms[shown].closest("figure");
   const { src, alt } = one(".picture", figure);
+  const image = element("img", { src, alt });
+  const plot = one(".plot", figure);
   one("#large-title").textContent = figure.dataset.title;
-  one(".large").replaceChildren(element("img", { src, alt }));
-  one(".large").scrollTo(0, 0);
-  if (!dialog.open) dialog.showModal();
+  one(".large").replaceChildren(plot ? element("div", { class: "plot" }, image) : image);
+  if (plot) scatter(one(".large .plot"), sprite(plot), figure.dataset.title);
+  one(".said").replaceChildren(...all("figcaption > :not(.tools)", figure).map((part) => part.cloneNode(true)));
+  for (const link of all(".said .anchor")) link.remove();
+  for (const details of all(".said details")) details.open = false;
+  for (const box of all(".large, .said")) box.scrollTo(0, 0);
+  if (!dialog.open) {
+    dialog.showModal();
+    one("[data-step='0']", dialog).focus();
+  }
 }
 zooms.forEach((button, i) => button.addEventListener("click", () => enlarge(i)));
 dialog.addEventListener("click", (event) => {
@@ -49,7 +63,7 @@ dialog.addEventListener("click", (event) => {
 });
 dialog.addEventListener("keydown", (event) => {
   const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-  if (step && !event.target.matches(".large")) enlarge(shown + step);
+  if (step && !event.target.matches(".large, .large *")) enlarge(shown + step);
 });
 
 // Figures of one group lie under tabs: https://www.w3.org/WAI/ARIA/apg/patterns/tabs/
@@ -75,9 +89,26 @@ for (const group of all(".group")) {
       tabs[to].focus();
     });
   });
+  figures.forEach((figure, i) => figure.addEventListener("reveal", () => show(i)));
   group.prepend(element("div", { role: "tablist", "aria-label": group.getAttribute("aria-label") }, ...tabs));
   show(0);
 }
+
+// A link to what is hidden, under a tab or folded away, brings it to light.
+function reveal() {
+  const target = all("[id]").find(({ id }) => new URL(`#${id}`, location).hash === location.hash);
+  if (!target) return;
+  for (let part = target; part; part = part.parentElement) {
+    if (part.matches("details")) part.open = true;
+    if (part.matches("[role=tabpanel]")) part.dispatchEvent(new Event("reveal"));
+  }
+  target.scrollIntoView();
+}
+addEventListener("hashchange", reveal);
+document.addEventListener("click", (event) => {  // to the place where one is already
+  if (event.target.closest("a")?.hash === location.hash && location.hash) reveal();
+});
+reveal();
 
 // Many images lie in one file, in cells; this returns a function that draws image i, or its part from x = from to x = to.
 function sprite(root) {
@@ -100,10 +131,8 @@ function sprite(root) {
 }
 
 // A scatter shows the image at the mark nearest to the pointer; arrow keys step to the nearest mark that way.
-for (const plot of all(".plot")) {
-  const { data, draw, fit, ready } = sprite(plot);
+function scatter(plot, { data, draw, fit }, title) {
   const { places, classes, names } = data;
-  const title = plot.closest("figure").dataset.title;
   const ring = element("div", { class: "ring", hidden: "" });
   const canvas = element("canvas", { "aria-hidden": "true" });
   const label = element("output");
@@ -149,18 +178,23 @@ for (const plot of all(".plot")) {
     ArrowLeft: () => step(-1, 0), ArrowRight: () => step(1, 0), ArrowUp: () => step(0, -1), ArrowDown: () => step(0, 1),
     PageUp: () => (at + N - 1) % N, PageDown: () => (at + 1) % N, Home: () => 0, End: () => N - 1,
   };
-  ready.then(() => {
-    one(".tools", plot.parentElement).hidden = false;
-    plot.addEventListener("pointermove", point);
-    plot.addEventListener("pointerdown", point);
-    plot.addEventListener("pointerleave", (event) => { if (event.pointerType === "mouse") hide(); });
-    plot.addEventListener("focus", () => { if (plot.matches(":focus-visible")) show(Math.max(at, 0)); });
-    plot.addEventListener("blur", hide);
-    plot.addEventListener("keydown", (event) => {
-      if (!(event.key in keys)) return;
-      event.preventDefault();
-      show(at < 0 ? 0 : keys[event.key]());
-    });
+  plot.addEventListener("pointermove", point);
+  plot.addEventListener("pointerdown", point);
+  plot.addEventListener("pointerleave", (event) => { if (event.pointerType === "mouse") hide(); });
+  plot.addEventListener("focus", () => { if (plot.matches(":focus-visible")) show(Math.max(at, 0)); });
+  plot.addEventListener("blur", hide);
+  plot.addEventListener("keydown", (event) => {
+    if (!(event.key in keys)) return;
+    event.preventDefault();
+    show(at < 0 ? 0 : keys[event.key]());
+  });
+}
+for (const plot of all("figure .plot")) {
+  const images = sprite(plot);
+  const figure = plot.closest("figure");
+  images.ready.then(() => {
+    one(".tools", figure).hidden = false;
+    scatter(plot, images, figure.dataset.title);
   });
 }
 
