@@ -165,7 +165,6 @@ INTERVAL = {"mean": 1, "low": 0, "high": 2}
         ({"l": [{"x": 1}, {"x": 2}]}, [("l", ["x"], [("1", [1]), ("2", [2])])]),
         ({"l": [{"r": [{"x": 1}]}]}, [("l, 1, r, 1", ["value"], [("x", [1])])]),
         ({"l": [INTERVAL]}, [("", ["value"], [("l", [[INTERVAL]])])]),
-        ({"claims": [{"id": "S1", "verdict": "holds"}], "a": 1}, [("", ["value"], [("a", [1])])]),
     ],
 )
 def test_no_number_is_lost_between_metrics_and_tables(metrics, tables):
@@ -329,39 +328,35 @@ def test_intervals_over_networks_and_over_images_are_told_apart(tmp_path):
 
 
 CLAIMS = [
-    {"id": "S1", "claim": "edges <i>", "measured": "a & b,", "figure": "the figure", "link": "saliency",
-     "number": "0.31 (0.29 to 0.33)", "control": "0.30, untrained", "verdict": "holds only untrained as well"},
-    {"id": "S2", "claim": "one map", "measured": "its share", "figure": "", "link": "saliency", "number": "100 %",
+    {"id": "S1", "claim": "edges <i>", "measured": "a & b", "stage": "saliency",
+     "number": "0.31 (0.29 to 0.33)", "control": "0.30, untrained", "verdict": "holds, untrained as well"},
+    {"id": "S2", "claim": "one map", "measured": "its share", "stage": "saliency", "number": "100 %",
      "control": "", "verdict": "holds"},
-    {"id": "S3", "claim": "outlines", "measured": "", "figure": "elsewhere", "link": "tsne", "number": "",
-     "control": "", "verdict": "does not hold"},
-    {"id": "S4", "claim": "saliency", "measured": "", "figure": "", "number": "", "control": "",
+    {"id": "S3", "claim": "outlines", "measured": "their own", "stage": "tsne", "number": "", "control": "",
+     "verdict": "does not hold"},
+    {"id": "S4", "claim": "saliency", "measured": "", "stage": "", "number": "", "control": "",
      "verdict": "cannot be told"},
 ]  # fmt: skip
 
 
 def with_claims(folder):
-    """A section whose second stage holds claims."""
-    made = section(folder / "a")
-    kept = results.keep(folder / "b", [], {"claims": CLAIMS, "held": 1}, time.perf_counter(), "key", "code")
-    about = report.Chapter("claims", "The study's claims", "What became of them.", folder / "b", kept, {})
-    return replace(made, chapters=(*made.chapters, about))
+    """A section with claims."""
+    return replace(section(folder / "a"), claims=CLAIMS)
 
 
 def test_claims_come_first_as_a_table_with_verdicts_in_words(tmp_path):
-    made = with_claims(tmp_path)
-    text = report.render([made])
+    text = report.render([with_claims(tmp_path)])
     page, words = Page(text), seen(text)
-    assert [chapter.name for chapter in made.ordered] == ["claims", "saliency"]
-    assert words.index("S1 edges <i> a & b, the figure 0.31 (0.29 to 0.33) 0.30, untrained ≈ holds only") < words.index(
-        "What counts."
-    )
+    row = "S1 edges <i> a & b ( Saliency ) 0.31 (0.29 to 0.33) 0.30, untrained ≈ holds, untrained as well"
+    assert words.index(row) < words.index("What counts.")
     assert "✓ holds" in words and "✕ does not hold" in words and "? cannot be told" in words
     cells = text.split('class="claims"')[1].split("</table>")[0]
-    assert cells.count('href="#digits-saliency"') == 2 and ">the figure</a>" in cells and ">Saliency</a>" in cells
-    assert "elsewhere" in cells and "#digits-tsne" not in cells
-    assert "{&#39;" not in text and "'verdict'" not in text  # no dict is printed raw
-    assert page.all("i") == [] and "held" in text.split("<summary>Numbers")[1]
+    assert cells.count('href="#digits-saliency"') == 2 and "#digits-tsne" not in cells
+    assert 'href="#digits-claims"' in text and 'id="digits-claims"' in text
+    assert page.all("i") == [] and "One network decides nothing" in words
+    several = replace(with_claims(tmp_path / "b"), seeds=[0, 1, 2], over={"judges": {}, "stages": {}})
+    assert "a verdict takes three networks at least" in seen(report.render([several]))
+    assert "claims" not in report.render([section(tmp_path / "c")]).split("<main")[1].split("S1 to S12")[-1]
 
 
 def test_a_page_has_one_head_and_its_headings_go_down_one_by_one(tmp_path):

@@ -24,7 +24,7 @@ from .text import FILTERS
 LARGEST_PNG = 250_000  # bytes; a page of three sets of colour photographs must stay under 25 MB
 STRIP, NARROWEST = 1.6, 0.36  # width over height from which a figure has a row; the least share of a row for a figure
 JUDGED = "confidence_of_"  # what a judge's confidence is called among the facts
-VERDICTS = {"does not hold": "\N{MULTIPLICATION X}", "cannot be told": "?", "holds only": "\N{ALMOST EQUAL TO}"}
+VERDICTS = {"does not hold": "\N{MULTIPLICATION X}", "cannot be told": "?", "holds, untrained": "\N{ALMOST EQUAL TO}"}
 VERDICTS |= {"holds": "\N{CHECK MARK}"}
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -76,6 +76,9 @@ class Section:
         Of the networks, where the section is of several.
     over : dict
         Their numbers in the shape of `metrics`, each as an interval over networks.
+    claims : list of dict
+        What became of the study's claims here: each with "id", "claim", "measured", "number", "control", "verdict", and
+        "stage", the name of the chapter that shows it.
     """
 
     name: str
@@ -86,6 +89,7 @@ class Section:
     reported: tuple | None = None
     seeds: tuple = ()
     over: dict | None = None
+    claims: tuple = ()
 
     @property
     def title(self):
@@ -96,11 +100,6 @@ class Section:
     def numbers(self):
         """Its numbers: of one network, or over all."""
         return self.over or self.metrics
-
-    @property
-    def ordered(self):
-        """Its chapters; what became of the study's claims comes first."""
-        return sorted(self.chapters, key=lambda chapter: not claims(chapter.result.facts))
 
 
 def render(sections):
@@ -114,7 +113,7 @@ def render(sections):
     env = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    env.filters |= FILTERS | {f.__name__: f for f in (table, rows, summary, claims, mark, dots)}
+    env.filters |= FILTERS | {f.__name__: f for f in (table, rows, summary, mark, dots)}
     return env.get_template("report.html").render(sections=sections)
 
 
@@ -152,12 +151,6 @@ def summary(section):
         "judges": {k.removeprefix(JUDGED): v for k, v in ours.items() if k.startswith(JUDGED)},
         "recognised": ours.get("recognised"),
     }
-
-
-def claims(facts):
-    """Return the study's claims with what was found of them, a dict each, if a stage's facts hold them; else []."""
-    found = facts.get("claims")
-    return found if isinstance(found, list) and all(isinstance(one, dict) and "verdict" in one for one in found) else []
 
 
 def mark(verdict):
@@ -226,9 +219,9 @@ def table(facts, title=""):
 
     Plain values make one table of two columns; dicts of values that have keys in common one with a row for each and a
     column per inner key; every other dict has tables of its own, and so has a list of dicts, by their numbers. An
-    interval is a value. The study's claims have a table of another kind: see `claims`.
+    interval is a value.
     """
-    facts = {k: _numbered(v) for k, v in facts.items() if not (k == "claims" and claims(facts))}
+    facts = {k: _numbered(v) for k, v in facts.items()}
     plain = [(k, [v]) for k, v in facts.items() if not _nested(v)]
     nested = {k: v for k, v in facts.items() if _nested(v)}
     rows = {k: v for k, v in nested.items() if not any(map(_nested, v.values()))}

@@ -9,7 +9,7 @@ OUT/report.html
 
 import contextlib
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from tinycnn import InputError, data, files, get_ops
 from viz.report import page, results
 from viz.report.text import duration
 
-from . import fingerprint, recipes, records, words
+from . import claims, fingerprint, recipes, records, words
 from .estimate import Estimate
 from .run import Run
 from .table import STAGES
@@ -264,9 +264,8 @@ def summarize(folder):
             done = results.keep(Path(folder) / stage.name, pictures, facts, began, "", code)
             found[stage.name] = done.facts
     seeds = list(networks.metrics)
-    files.write_text(
-        Path(folder) / "summary.json", results.dumps({"dataset": networks.info.name, "seeds": seeds, "stages": found})
-    )
+    summary = {"dataset": networks.info.name, "seeds": seeds, "claims": _claims(networks.metrics), "stages": found}
+    files.write_text(Path(folder) / "summary.json", results.dumps(summary))
     print(f"{folder}: {len(seeds)} networks, seeds {', '.join(map(str, seeds))}", flush=True)
     return True
 
@@ -306,7 +305,8 @@ def read_section(folder):
     info = data.DatasetInfo(**run["info"])
     said = {k: v for k, v in metrics.items() if k != "stages"} | {"title": info.title, "classes": info.classes}
     reported = recipes.REPORTED.get(info.name) if run["built_in"] else None
-    return page.Section(folder.name, info, run, metrics, _chapters(folder, metrics["stages"], said), reported)
+    chapters, held = _chapters(folder, metrics["stages"], said), _claims({metrics["seed"]: metrics})
+    return page.Section(folder.name, info, run, metrics, chapters, reported, claims=held)
 
 
 def read_networks(folder):
@@ -323,7 +323,13 @@ def read_networks(folder):
     said = {"title": first.info.title, "classes": first.info.classes, "first": summary["seeds"][0]}
     chapters = (*_chapters(folder, summary["stages"], said), *first.chapters)
     numbers = summary["stages"]["summary"]["numbers"]
-    return replace(first, name=f"{folder.name}-networks", chapters=chapters, seeds=summary["seeds"], over=numbers)
+    several = {"seeds": summary["seeds"], "over": numbers, "claims": _claims(networks.metrics)}
+    return replace(first, name=f"{folder.name}-networks", chapters=chapters, **several)
+
+
+def _claims(metrics):
+    """What became of the study's claims on networks {seed: metrics}."""
+    return [asdict(row) for row in claims.rows(metrics)]
 
 
 def _chapters(folder, stages, said):

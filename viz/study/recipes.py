@@ -79,9 +79,9 @@ class Recipe:
 COLOR = {"lr": 1e-3, "schedule": "one-cycle", "decay": 0.01, "dropout": 0.3, "flip": True, "average": 0.05}
 RECIPES = {
     "study": {
-        # Ours, as these two sets are. Digits: so that the first convolution has to learn in so few steps. Rate, steps and
-        # moves were chosen on held-out images and the seeds 100 to 104: with conv1 back at its start the network loses
-        # 44 points there (rate 0.004: 26; 0.003 and 300 steps: 9; 0.005 and 300 steps without moves: 4 on test images).
+        # Ours, as these two sets are. Digits: so that the first convolution has to learn in so few steps. Rate, steps
+        # and moves were chosen on held-out images and the seeds 100 to 104: with conv1 back at its start the network
+        # loses 44 points there (rate 0.004: 26; 0.003 and 300 steps: 9).
         "digits": Recipe(200, 25, lr=5e-3, shift=2),
         "shapes": Recipe(1500, 100, lr=5e-4),  # at 1e-4 it would take far longer
         "mnist": Recipe(1001, 100),
