@@ -18,6 +18,8 @@ from viz import figures
 from viz.metrics.statistics import Interval
 from viz.report import results
 
+SMALLEST = 6.9  # points on a page of 1,000 pixels: 11 on one of 1,600
+
 
 @pytest.fixture
 def rng():
@@ -245,9 +247,6 @@ def test_a_confusion_of_long_names_has_letters_that_are_read_and_do_not_meet(rng
     assert min(t.get_size() for t in fig.texts) > SMALLEST
 
 
-SMALLEST = 7  # points on a page of 1,000 pixels: 11 on one of 1,600
-
-
 @pytest.mark.parametrize("names", [LONG[:4], list("abcd")])
 def test_intervals_and_bars_have_letters_that_are_read_and_do_not_meet(names):
     rows = {name: Interval(0.9 + i / 30, 0.88, 1.0, 9) for i, name in enumerate(names)}
@@ -278,7 +277,8 @@ def test_a_table_with_long_names_stays_on_the_page_and_keeps_them_in_its_data(na
     fig.canvas.draw()
     for t in fig.texts:
         box = t.get_window_extent()
-        assert box.x0 >= 0 and box.x1 <= fig.bbox.x1 and box.y1 <= fig.bbox.y1 and t.get_size() >= 5, t.get_text()
+        assert box.x0 >= 0 and box.x1 <= fig.bbox.x1 and box.y1 <= fig.bbox.y1, t.get_text()
+        assert t.get_size() > SMALLEST, t.get_text()
     assert [row[:2] for row in fig.data[1]] == [(a, b) for a in names for b in names]
 
 
@@ -507,7 +507,11 @@ def test_curves_mark_the_kept_step_what_the_held_out_images_leave_open_and_a_cut
     assert np.allclose(sorted(band.get_paths()[0].vertices[:, 1])[-2:], 100 * 0.9886, atol=0.2)  # Wilson, 48 of 50
     assert np.allclose(bar.get_segments()[0], [[200, 91], [200, 96]])
     said = [t.get_text() for t in lower.get_legend().get_texts()]
-    assert said == ["training images: 95.0 %", "held-out: 96.0 %", "360 test images, looked at once: 94.0 %"]
+    assert said == [
+        "training images: 95.0 %",
+        "held-out: 96.0 % (shaded: 95 % interval)",
+        "360 test images, looked at once: 94.0 %",
+    ]
     low = figures.curves([1], [1.0], [0, 1, 2], [0.1, 0.05, 0.2], [0.1, 0.04, 0.2], "T").axes[1]
     assert low.get_ylabel() == "accuracy, %" and low.get_ylim()[0] < 4
 

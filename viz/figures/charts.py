@@ -60,6 +60,8 @@ def curves(
     when = " at the end" if kept is None else ""
     said = [f"{name}: {100 * y[at]:.1f} %{when}" if len(y) else "" for name, y in
             (("training images", train_accuracy), (val_name, val_accuracy))]  # fmt: skip
+    if val_n and said[1]:
+        said[1] += " (shaded: 95 % interval)"
     said += [f"{name}: {100 * max(y):.1f} % at best" for name, (_, y) in others.items()]
     said += [f"{test.n:,} test images, looked at once: {100 * test.mean:.1f} %"] if test is not None else []
     columns = 2 if 2 * (11.8 * max(map(len, said)) + 70) < WIDTH - 2 * MARGIN else 1
@@ -222,7 +224,8 @@ def places(fig, points):
 def shares(values, rows, heads, title, note="", label="per cent"):
     """Draw a table of shares in [0, 1], values (R, C), as numbers on colour.
 
-    Names that are too long are wrapped above a column, and cut where that is not enough; the data have them whole.
+    Names that are too long are wrapped above a column, and stand upright or are cut where that is not enough; the data
+    have them whole.
     """
     values = np.asarray(values, float)
     R, C = values.shape
@@ -230,18 +233,25 @@ def shares(values, rows, heads, title, note="", label="per cent"):
     rows = [_cut(" ".join(str(row).split()), 32) for row in rows]
     row_height, left = 54, MARGIN + 16 + 14 * max(map(len, rows))
     w = (WIDTH - left - MARGIN) / C
-    most = max(4, int(11 * (w - 6) / (13.6 * 5.5)))  # letters in a line, 5.5 points high
-    heads = [_wrapped(str(head), most) for head in heads]
-    head_lines = max(str(s).count("\n") + 1 for s in heads)
-    fig, y = page(title, note, below=8 + 27 * head_lines + R * row_height + 96)
-    top = y + 8 + 27 * head_lines
+
+    def letters(heads):
+        return max(len(part) for head in heads for part in head.split("\n"))
+
+    level = [_wrapped(str(head), max(4, int(11 * (w - 6) / (13.6 * 5.5)))) for head in heads]
+    size = min(11, 11 * (w - 6) / (13.6 * letters(level)))
+    turned = size < 8  # names that are too long for their column stand upright
+    heads = [_wrapped(str(head), 18) for head in heads] if turned else level
+    head_lines = max(head.count("\n") + 1 for head in heads)
+    size = min(11, 11 * w / (25 * head_lines + 2)) if turned else size
+    room = 12.6 * letters(heads) + 8 if turned else 27 * head_lines
+    fig, y = page(title, note, below=8 + room + R * row_height + 96)
+    top = y + 8 + room
     ax = fig.add_axes(fig.box(left, top, WIDTH - left - MARGIN, R * row_height))
     ax.imshow(values, cmap="cividis", vmin=0, vmax=1, aspect="auto")
     ax.set_axis_off()
-    longest = max(len(part) for head in heads for part in str(head).split("\n"))
-    size = min(11, 11 * (w - 6) / (13.6 * longest))
     for j, head in enumerate(heads):
-        fig.write(left + (j + 0.5) * w, top - 6, head, size=size, ha="center", va="bottom", color=SOFT)
+        style = {"size": size, "ha": "center", "va": "bottom", "color": SOFT, "rotation": 90 * turned}
+        fig.write(left + (j + 0.5) * w, top - 6, head, **style)
     for i in range(R):
         fig.write(left - 12, top + (i + 0.5) * row_height, rows[i], size=11, ha="right", va="center")
         for j in range(C):
@@ -265,7 +275,7 @@ def confusion(counts, names, title, note=""):
     C, n = len(counts), counts.sum(1)
     rows = [_wrapped(str(name), 18) for name in names]
     line = max(len(part) for name in rows for part in name.split("\n"))
-    left, after = MARGIN + max(90, 24 + round(12.6 * line)), 24 + 13 * len(f"{n.max()} of {n.max()}")
+    left, after = MARGIN + max(90, 24 + round(12.6 * line)), 24 + 13 * len(f"{n.max():,} of {n.max():,}")
     width = max(WIDTH, left + 58 * C + after + MARGIN)
     w, h = (width - left - after - MARGIN) / C, 58
     turned = 12.6 * line > w - 6  # names that are too long for their column stand upright
@@ -275,7 +285,7 @@ def confusion(counts, names, title, note=""):
     share = counts / np.maximum(n, 1)[:, None]
     wrong = ~np.eye(C, dtype=bool)
     ink = np.where(wrong[..., None], to_rgb(WRONG), to_rgb(RIGHT))
-    depth = np.where(counts > 0, np.where(wrong, 0.3 + 0.5 * np.sqrt(share), 0.1 + 0.3 * share), 0)[..., None]
+    depth = np.where(counts > 0, np.where(wrong, 0.12 + 0.85 * np.sqrt(share), 0.1 + 0.3 * share), 0)[..., None]
     ax = fig.add_axes(fig.box(left, top, w * C, h * C))
     ax.imshow(1 - depth * (1 - ink), aspect="auto")
     ax.hlines(np.arange(C + 1) - 0.5, -0.5, C - 0.5, color="#e6e9ed", lw=0.8)
@@ -289,7 +299,7 @@ def confusion(counts, names, title, note=""):
         x, y = left + (i + 0.5) * w, top + (i + 0.5) * h
         fig.write(x, top - 8, row, size=11, color=SOFT, ha="center", va="bottom", rotation=90 * turned)
         fig.write(left - 14, y, row, size=11, ha="right", va="center")
-        fig.write(width - MARGIN, y, f"{counts[i, i]} of {n[i]}", size=11, ha="right", va="center", color=SOFT)
+        fig.write(width - MARGIN, y, f"{counts[i, i]:,} of {n[i]:,}", size=11, ha="right", va="center", color=SOFT)
         for j in np.flatnonzero(counts[i]):
             x, weight = left + (j + 0.5) * w, "bold" if wrong[i, j] else "normal"
             fig.write(x, y, f"{counts[i, j]}", size=size, ha="center", va="center", weight=weight)

@@ -48,7 +48,7 @@ def _curve(s, test):
     name = "held-out images" if s.held_out else "test images"
     others = {f"recipe {k}, {name}": (o.eval_steps, o.val_accuracy) for k, o in s.histories.items()}
     arrays = (np.arange(1, h.steps + 1), h.losses, h.eval_steps, h.train_accuracy, h.val_accuracy)
-    note = f"{s.info.model} network, {s.recipe}, seed {s.seed}{'; shaded: 95 % interval' * bool(s.held_out)}"
+    note = f"{s.info.model} network, {s.recipe}, seed {s.seed}"
     facts = {
         "steps": h.steps,
         "kept_step": h.eval_steps[at],
