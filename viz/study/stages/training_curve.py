@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from tinycnn import train
 from viz import figures
 from viz.metrics import statistics
 from viz.report.results import Picture
@@ -45,6 +46,7 @@ def run(s: Study):
 def _curve(s, test):
     h, title = s.history, f"Training on {s.info.title}"
     at = h.best if s.held_out else len(h.eval_steps) - 1
+    seen = min(train.TRAIN_SAMPLE, len(s.images))  # training images whose accuracy was measured
     name = "held-out images" if s.held_out else "test images"
     others = {f"recipe {k}, {name}": (o.eval_steps, o.val_accuracy) for k, o in s.histories.items()}
     arrays = (np.arange(1, h.steps + 1), h.losses, h.eval_steps, h.train_accuracy, h.val_accuracy)
@@ -52,14 +54,13 @@ def _curve(s, test):
     facts = {
         "steps": h.steps,
         "kept_step": h.eval_steps[at],
-        "training_accuracy": h.train_accuracy[at],
+        "training_accuracy": vars(statistics.accuracy_interval(round(seen * h.train_accuracy[at]), seen)),
         "loss_of_the_last_50_steps": np.mean(h.losses[-50:]),
     }
     if s.held_out:
         right = round(s.held_out * h.val_accuracy[at])
         facts["accuracy_on_held_out_images"] = vars(statistics.accuracy_interval(right, s.held_out))
     here = {
-        "gap": h.train_accuracy[at] - h.val_accuracy[at],
         "other_recipes": sorted(s.histories),
         "held_out": s.held_out,
         "measured_on": name,

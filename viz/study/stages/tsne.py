@@ -15,6 +15,7 @@ SUBSET = (0, 2, 7)  # the study's second t-SNE: airplane, car and monkey on STL-
 VEHICLES = {"airplane", "automobile", "car", "ship", "truck"}
 ANIMALS = {"bird", "cat", "deer", "dog", "frog", "horse", "monkey"}
 CONTROL = "untrained"
+BOUNDS = ("mean", "low", "high")
 
 
 def run(s: Study):
@@ -44,10 +45,14 @@ def run(s: Study):
         scores[key] = {which: dict(zip(picked, _score(v, found["by_chance"]))) for which, v in right.items()}
         if key == "all" and (groups := _vehicles(s.info.classes)) is not None:
             facts["vehicles and animals"] = {"images": len(picked)} | _judge(points, groups[labels], rng)[0]
-        here = facts[name] | {"layer": s.hidden, "features": features["trained"].shape[1], "perplexity": perplexity}
+        if len(scores) == 2:
+            facts["three_less_all"] = _three_less_all(scores)
+        more = {"kinds": facts.get("vehicles and animals") if key == "all" else None}
+        more["less_all"] = facts.get("three_less_all")
+        here = (
+            facts[name] | more | {"layer": s.hidden, "features": features["trained"].shape[1], "perplexity": perplexity}
+        )
         pictures += _draw(s, key, chosen, picked, points, here)
-    if len(scores) == 2:
-        facts["three_less_all"] = _three_less_all(scores)
     return pictures, facts
 
 
@@ -62,8 +67,8 @@ def _judge(points, labels, rng):
         CONTROL: accuracy[CONTROL],
         "trained_less_untrained": vars(interval(right["trained"].astype(float) - right[CONTROL])),
         "by_chance": chance,
-        "score": _score(accuracy["trained"]["mean"], chance),
-        "score_untrained": _score(accuracy[CONTROL]["mean"], chance),
+        "score": {k: _score(v, chance) if k in BOUNDS else v for k, v in accuracy["trained"].items()},
+        "score_untrained": {k: _score(v, chance) if k in BOUNDS else v for k, v in accuracy[CONTROL].items()},
     }, right
 
 
