@@ -104,13 +104,13 @@ STAGES = {
             "tsne",
             "t-SNE",
             "t-SNE of the last hidden layer: a scatter by class and a mosaic, for all classes and for three.",
-            (6, 12, 16),
+            (13, 19, 24),
         ),
         Stage(
             "neighbors",
             "Nearest neighbours",
             "The seven nearest images in pixels and in features, and what they share with the query.",
-            (9, 10, 70),
+            (11, 14, 70),
         ),
         Stage(
             "maximization",
