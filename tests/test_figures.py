@@ -16,6 +16,9 @@ from PIL import Image
 from tinycnn import InputError
 from viz import figures
 from viz.metrics.statistics import Interval
+from viz.report import results
+
+SMALLEST = 6.9  # points on a page of 1,000 pixels: 11 on one of 1,600
 
 
 @pytest.fixture
@@ -116,11 +119,34 @@ def test_bars_fall_and_carry_number_and_count():
 
 def test_intervals_stand_where_their_numbers_say():
     rows = {"a": Interval(0.25, 0.2, 0.3, 9), "b": Interval(-0.1, -0.3, 0.1, 9)}
-    (ax,) = figures.intervals(rows, "Title", reference=(0.125, "chance")).axes
+    fig = figures.intervals(rows, "Title", reference=(0.125, "chance"))
+    (ax,) = fig.axes
     segments = ax.collections[0].get_segments()
     assert np.allclose([s[:, 0] for s in segments], [[0.2, 0.3], [-0.3, 0.1]])
     assert ax.get_xlim()[0] < -0.3 and ax.get_xlim()[1] > 0.3
-    assert [t.get_text() for t in ax.texts] == ["0.250", "-0.100", "chance"]
+    assert [t.get_text() for t in ax.texts] == ["chance"]
+    assert {"0.25 (0.20 to 0.30)", "\u22120.10 (\u22120.30 to 0.10)"} <= {t.get_text() for t in fig.texts}
+
+
+def test_shares_are_drawn_in_per_cent_within_what_a_share_can_be_and_differences_below():
+    rows = {"a": Interval(0.99, 0.97, 1.01, 3), "b": Interval(0.98, np.nan, np.nan, 1), "c": Interval(*[np.nan] * 3, 0)}
+    less = {"a - b": Interval(0.01, -0.002, 0.022, 3)}
+    fig = figures.intervals(rows, "Title", label="right, per cent", cut=True, percent=True, differences=less)
+    above, below = fig.axes
+    drawn = [s[:, 0].tolist() for s in above.collections[0].get_segments()[:2]]
+    assert np.allclose(drawn, [[97, 100], [98, 98]])
+    assert 90 < above.get_xlim()[0] < 97 and above.get_xlim()[1] == 100
+    assert above.get_xlabel() == "right, per cent\n(the axis does not begin at 0)"
+    assert np.allclose(below.collections[0].get_segments()[0][:, 0], [-0.2, 2.2])
+    assert below.lines[-1].get_xdata() == [0, 0] and "percentage points" in below.get_xlabel()
+    said = {t.get_text() for t in fig.texts}
+    assert {"99.0 (97.0 to 100.0)", "98.0", "undefined", "1.0 (\u22120.2 to 2.2)"} <= said
+    assert ("a", 0.99, 0.97, 1.01) in fig.data[1] and ("a - b", 0.01, -0.002, 0.022) in fig.data[1]
+
+
+def test_numbers_have_the_digits_that_their_intervals_need():
+    said = [t.get_text() for t in figures.intervals({"a": Interval(0.00123, 0.00117, 0.00129, 9)}, "Title").texts]
+    assert "0.00123 (0.00117 to 0.00129)" in said
 
 
 def test_enlarging_repeats_and_never_mixes(rng):
@@ -129,8 +155,29 @@ def test_enlarging_repeats_and_never_mixes(rng):
     assert set(figures.enlarge(x, 7).ravel()) == set(x.ravel())
 
 
-def test_classes_differ_in_colour_and_in_marker():
-    assert len(set(figures.CLASS_COLORS)) == len(set(figures.CLASS_MARKERS)) == 10
+SEEN = {  # linear RGB as people with normal sight, deuteranopia and protanopia see it: Machado et al. 2009, table 1
+    "all cones": np.eye(3),
+    "no green cone": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]],
+    "no red cone": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+}
+
+
+def lab(rgb):
+    """CIE Lab (D65) of linear sRGB, one colour at a time."""
+    to_xyz = [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.072175], [0.0193339, 0.119192, 0.9503041]]
+    xyz = [sum(m * c for m, c in zip(row, rgb)) / w for row, w in zip(to_xyz, (0.95047, 1, 1.08883))]
+    x, y, z = (v ** (1 / 3) if v > (6 / 29) ** 3 else v / (3 * (6 / 29) ** 2) + 4 / 29 for v in xyz)
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("sight", SEEN)
+def test_classes_differ_in_colour_whoever_looks_and_in_marker(sight):
+    assert len(set(figures.CLASS_MARKERS)) == len(figures.CLASS_COLORS) == 10
+    bytes_ = [[int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)] for c in figures.CLASS_COLORS]
+    linear = [[v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in c] for c in bytes_]
+    seen = [lab(np.clip(np.dot(SEEN[sight], c), 0, 1)) for c in linear]
+    assert min(np.linalg.norm(a - b) for i, a in enumerate(seen) for b in seen[:i]) > 22
+    assert max(c[0] for c in seen) < 82  # all stand out from white, which has 100
 
 
 @pytest.mark.parametrize("names", [{0: "a", 1: "b"}, {c: f"class {c}" for c in range(12)}])
@@ -139,6 +186,83 @@ def test_a_scatter_draws_every_class_however_many(rng, names):
     fig = figures.scatter(rng.normal(size=(60, 2)), labels, names, "Title")
     assert sum(len(c.get_offsets()) for c in fig.axes[0].collections) == 60
     assert [t.get_text() for t in fig.legends[0].get_texts()] == list(names.values())
+
+
+def test_a_scatter_shows_its_control_beside_it(rng):
+    points, there, labels = rng.normal(size=(60, 2)), rng.normal(size=(60, 2)), np.arange(60) % 3
+    fig = figures.scatter(points, labels, {0: "a", 1: "b"}, "Title", "", (there, "untrained"))
+    for ax, where in zip(fig.axes, (points, there)):
+        drawn = np.concatenate([c.get_offsets() for c in ax.collections])
+        assert sorted(map(tuple, drawn)) == sorted(map(tuple, where[labels < 2]))
+    assert fig.data[0] == ("x", "y", "class", "x, untrained", "y, untrained")
+    assert fig.data[1] == [(*points[i], "ab"[labels[i]], *there[i]) for i in range(60) if labels[i] < 2]
+    assert figures.places(fig, points).shape == (60, 2)
+
+
+LONG = [f"a class with a long name, nr {i:02d}" for i in range(10)]  # 30 letters
+
+
+@pytest.mark.parametrize("names", [LONG, list("0123456789"), ["airplane", "automobile", *"abcdefgh"]])
+def test_nothing_in_a_scatter_lies_on_another(rng, names):
+    labels = np.arange(200) % 10
+    angle = 2 * np.pi * labels / 10
+    points = 9 * np.stack([np.cos(angle), np.sin(angle)], 1) + rng.normal(size=(200, 2))
+    fig = figures.scatter(points, labels, dict(enumerate(names)), "Title", "Note", (points, "the same, untrained"))
+    fig.draw_without_rendering()
+    main, small = (ax.get_window_extent() for ax in fig.axes)
+    boxes = [main, small, fig.legends[0].get_window_extent(), *(t.get_window_extent() for t in fig.texts)]
+    for i, a in enumerate(boxes):
+        assert a.x0 >= 0 and a.x1 <= fig.bbox.x1 and a.y0 >= 0 and a.y1 <= fig.bbox.y1
+        assert not any(a.overlaps(b) for b in boxes[:i])
+    said = [t.get_window_extent() for t in fig.axes[0].texts]
+    assert not any(a.overlaps(b) for i, a in enumerate(said) for b in said[:i])
+
+
+def test_a_confusion_counts_and_leaves_zeros_blank():
+    counts = np.array([[7, 0, 2], [0, 0, 0], [1, 0, 5]])
+    fig = figures.confusion(counts, ["a", "b", "c"], "Title")
+    cells = [t for t in fig.texts if t.get_text().isdigit()]
+    assert [(t.get_text(), t.get_weight()) for t in cells] == [
+        ("7", "normal"),
+        ("2", "bold"),
+        ("1", "bold"),
+        ("5", "normal"),
+    ]
+    assert {"7 of 9", "0 of 0", "5 of 6"} <= {t.get_text() for t in fig.texts}
+    (image,) = fig.axes[0].images
+    red, _, blue = np.moveaxis(np.asarray(image.get_array()), -1, 0)
+    assert (red - blue > 0.1).tolist() == [[0, 0, 1], [0, 0, 0], [1, 0, 0]]  # orange
+    assert (blue - red > 0.1).tolist() == [[1, 0, 0], [0, 0, 0], [0, 0, 1]]
+    assert fig.data[1] == [("abc"[i], "abc"[j], counts[i, j]) for i in range(3) for j in range(3)]
+
+
+@pytest.mark.parametrize("names", [LONG, ["dog", "automobile"] * 5, LONG * 2, ["x" * 200, "y"]])
+def test_a_confusion_of_long_names_has_letters_that_are_read_and_do_not_meet(rng, names):
+    fig = figures.confusion(rng.integers(0, 1000, (len(names), len(names))), names, "Title", "Note")
+    fig.draw_without_rendering()
+    boxes = [t.get_window_extent() for t in fig.texts]
+    for i, a in enumerate(boxes):
+        assert a.x0 >= 0 and a.x1 <= fig.bbox.x1 and a.y0 >= 0 and a.y1 <= fig.bbox.y1
+        assert not any(a.overlaps(b) for b in boxes[:i])
+    assert min(t.get_size() for t in fig.texts) > SMALLEST
+
+
+@pytest.mark.parametrize("names", [LONG[:4], list("abcd")])
+def test_intervals_and_bars_have_letters_that_are_read_and_do_not_meet(names):
+    rows = {name: Interval(0.9 + i / 30, 0.88, 1.0, 9) for i, name in enumerate(names)}
+    fig = figures.intervals(
+        rows, "Title", "Note", "share", percent=True, cut=True, differences=dict([*rows.items()][:2])
+    )
+    fig.draw_without_rendering()
+    boxes = [t.get_window_extent() for t in fig.texts] + [ax.xaxis.label.get_window_extent() for ax in fig.axes]
+    for i, a in enumerate(boxes):
+        assert a.x0 >= 0 and a.x1 <= fig.bbox.x1 and a.y0 >= 0 and a.y1 <= fig.bbox.y1
+        assert not any(a.overlaps(b) for b in boxes[:i])
+    fig = figures.bars({"conv1": np.arange(9950, 9990), "untrained": [1, 2]}, "Title")
+    fig.draw_without_rendering()
+    counts = [t.get_window_extent() for t in fig.axes[0].texts]
+    assert not any(a.overlaps(b) for i, a in enumerate(counts) for b in counts[:i])
+    assert min(t.get_size() for ax in fig.axes for t in ax.texts) > SMALLEST
 
 
 def test_a_table_of_shares_prints_each_number():
@@ -153,7 +277,8 @@ def test_a_table_with_long_names_stays_on_the_page_and_keeps_them_in_its_data(na
     fig.canvas.draw()
     for t in fig.texts:
         box = t.get_window_extent()
-        assert box.x0 >= 0 and box.x1 <= fig.bbox.x1 and box.y1 <= fig.bbox.y1 and t.get_size() >= 5, t.get_text()
+        assert box.x0 >= 0 and box.x1 <= fig.bbox.x1 and box.y1 <= fig.bbox.y1, t.get_text()
+        assert t.get_size() > SMALLEST, t.get_text()
     assert [row[:2] for row in fig.data[1]] == [(a, b) for a in names for b in names]
 
 
@@ -237,6 +362,10 @@ def one_of_each(name="a"):
         "shares": (
             figures.shares([[0.1, 2 / 3]], [name], [name, "y"], name, name, name),
             [["row", "column", "value"], [name, name, "0.1"], [name, "y", "0.6666666666666666"]],
+        ),
+        "confusion": (
+            figures.confusion([[3, 1], [0, 2]], [name, "y"], name, name),
+            [["class", "answer", "count"], [name, name, "3"], [name, "y", "1"], ["y", name, "0"], ["y", "y", "2"]],
         ),
         "bars": (
             figures.bars({name: np.array([0, 7])}, name, name, name),
@@ -330,6 +459,25 @@ def test_an_svg_shows_every_pixel_of_every_tile_as_a_whole_square(tmp_path, rng)
     assert holds(pixels(fig), shown[0], zoom) and all(holds(page, tile, zoom) for tile in shown)
 
 
+def test_kept_pictures_are_exported_on_request_and_old_exports_go(tmp_path):
+    rows = {"pixels": Interval(1 / 3, 0.25, 0.5, 9)}
+    poster = figures.poster(np.zeros((4, 4, 3), np.uint8), "Poster")
+    pictures = [results.Picture("shares", "T", figures.intervals(rows, "T")), results.Picture("mosaic", "P", poster)]
+    for old in ("gone.svg", "gone.csv", "notes.txt"):
+        (tmp_path / old).write_text("old")
+    results.keep(tmp_path, pictures, {}, 0.0, "", "", export=("svg", "pdf", "csv"))
+    every = {f"{name}.{ending}" for name in ("shares", "mosaic") for ending in ("png", "svg", "pdf")}
+    assert {p.name for p in tmp_path.iterdir()} == every | {"shares.csv", "notes.txt", "result.json"}
+    pdf = (tmp_path / "shares.pdf").read_bytes()
+    assert b"/Subtype /Type0" in pdf and b"/CIDFontType2" in pdf and b"/FontFile2" in pdf and b"/Type3" not in pdf
+    table = list(csv.reader(io.StringIO((tmp_path / "shares.csv").read_text())))
+    assert table == [["name", "mean", "low", "high"], ["pixels", "0.3333333333333333", "0.25", "0.5"]]
+    results.keep(tmp_path, pictures, {}, 0.0, "", "")
+    assert {p.name for p in tmp_path.iterdir()} == {"shares.png", "mosaic.png", "notes.txt", "result.json"}
+    with pytest.raises(InputError, match="no data"):
+        figures.save(poster, tmp_path / "mosaic.csv")
+
+
 @pytest.mark.parametrize("name", ["a.jpg", "a", "a.png.txt"])
 def test_another_ending_is_refused_in_one_line(tmp_path, rng, name):
     with pytest.raises(InputError, match=r"^[^\n]*\.png, \.svg or \.pdf[^\n]*$"):
@@ -344,6 +492,28 @@ def test_curves_draw_without_validation_data():
     assert [line.get_ydata().tolist() for line in lower.lines] == [[10, 50]]
     assert [t.get_text() for t in lower.get_legend().get_texts()] == ["training images: 50.0 % at the end"]
     assert fig.data[1] == [(0, None, 0.1, None), (1, 3, None, None), (2, 2, None, None), (3, 1, 0.5, None)]
+
+
+def test_curves_mark_the_kept_step_what_the_held_out_images_leave_open_and_a_cut_axis():
+    train, held = [0.1, 0.93, 0.95, 0.97], [0.1, 0.92, 0.96, 0.95]
+    test = Interval(0.94, 0.91, 0.96, 360)
+    fig = figures.curves(
+        range(1, 301), [1.0] * 300, [0, 100, 200, 300], train, held, "T", "", "held-out", kept=200, val_n=50, test=test
+    )
+    upper, lower = fig.axes
+    assert [t.get_text() for t in upper.texts] == ["kept: step 200"]
+    assert lower.get_ylim() == (90, 101) and lower.get_ylabel() == "accuracy, % (axis cut at 90)"
+    band, bar = lower.collections
+    assert np.allclose(sorted(band.get_paths()[0].vertices[:, 1])[-2:], 100 * 0.9886, atol=0.2)  # Wilson, 48 of 50
+    assert np.allclose(bar.get_segments()[0], [[200, 91], [200, 96]])
+    said = [t.get_text() for t in lower.get_legend().get_texts()]
+    assert said == [
+        "training images: 95.0 %",
+        "held-out: 96.0 % (shaded: 95 % interval)",
+        "360 test images, looked at once: 94.0 %",
+    ]
+    low = figures.curves([1], [1.0], [0, 1, 2], [0.1, 0.05, 0.2], [0.1, 0.04, 0.2], "T").axes[1]
+    assert low.get_ylabel() == "accuracy, %" and low.get_ylim()[0] < 4
 
 
 @pytest.mark.filterwarnings("error")

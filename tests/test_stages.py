@@ -1,12 +1,15 @@
 """The numbers of the stages are those of loops over the same images."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from tinycnn import data, models
 from viz import activations, embedding
+from viz.metrics.statistics import accuracy_interval
 from viz.study import sets
-from viz.study.stages import neighbors, saliency, strongest_maps, unpooling
+from viz.study.stages import neighbors, saliency, strongest_maps, training_curve, tsne, unpooling
 from viz.study.subject import Study
 
 
@@ -20,28 +23,107 @@ def small():
     return Study(net, digits.info, *few, None, 0)
 
 
-def test_shares_of_the_seven_nearest_are_those_of_a_loop(small):
+def test_what_the_seven_nearest_share_is_what_a_loop_finds(small):
     _, metrics = neighbors.run(small)
-    images = np.concatenate([small.images, small.test_images]).reshape(100, -1).astype(int)
+    pixels = np.concatenate([small.images, small.test_images])
     labels = np.concatenate([small.labels, small.test_labels])
-    features = embedding.features(small.net, np.concatenate([small.images, small.test_images]), "relu3")
-    hits = {}
-    for name, rows in (("pixels", images), ("features", features.astype(float))):
-        hits[name] = []
+    mirrored = pixels[:, :, ::-1]
+    border = [
+        np.mean([v for y, row in enumerate(x[:, :, 0]) for c, v in enumerate(row) if not (3 <= y < 25 and 3 <= c < 25)])
+        for x in pixels / 255
+    ]
+    untrained = models.build("mnist", backend="cpu", seed=0)
+    rows = {
+        "pixels": (pixels.reshape(100, -1).astype(int), mirrored.reshape(100, -1).astype(int)),
+        "features": [embedding.features(small.net, x, "relu3").astype(float) for x in (pixels, mirrored)],
+        "untrained features": [embedding.features(untrained, x, "relu3").astype(float) for x in (pixels, mirrored)],
+    }
+    hits, apart, mirrors = {}, {}, {}
+    for name, (row, mirror) in rows.items():
+        hits[name], apart[name], mirrors[name] = [], [], []
         for q in range(60, 100):
-            others = sorted((((rows[q] - rows[i]) ** 2).sum(), i) for i in range(100) if i != q)
-            hits[name].append(np.mean([labels[i] == labels[q] for _, i in others[:7]]))
-        share = metrics["share_of_the_7_nearest"][name]["validation"]["mean"]
-        assert share == pytest.approx(np.mean(hits[name]), abs=1e-12)
-    found = metrics["share_of_the_7_nearest"]["pixels"]["validation"]
-    assert found["high"] - found["low"] == pytest.approx(
-        2 * 2.0227 * np.std(hits["pixels"], ddof=1) / np.sqrt(40), rel=1e-4
-    )
-    gain = metrics["features_less_pixels"]["validation"]
-    assert gain["mean"] == pytest.approx(np.mean(hits["features"]) - np.mean(hits["pixels"]), abs=1e-12)
+            others = sorted((((row[q] - row[i]) ** 2).sum(), i) for i in range(100) if i != q)[:7]
+            hits[name].append(np.mean([labels[i] == labels[q] for _, i in others]))
+            apart[name].append(np.mean([abs(border[i] - border[q]) for _, i in others]))
+            mirrors[name].append(((row[q] - mirror[q]) ** 2).sum() < others[6][0])
+        share = metrics["share_of_the_7_nearest"][name]["test"]
+        assert share["mean"] == pytest.approx(np.mean(hits[name]), abs=1e-12) and share["n"] == 40
+        half = 2.0227 * np.std(hits[name], ddof=1) / np.sqrt(40)
+        assert share["high"] - share["low"] == pytest.approx(2 * half, rel=1e-4)
+        assert metrics["background"][name]["mean"] == pytest.approx(np.mean(apart[name]), abs=1e-12)
+        assert metrics["mirrored"][name]["mean"] == np.mean(mirrors[name])
+    for key, other in (("pixels", "pixels"), ("untrained", "untrained features")):
+        gain = metrics[f"features_less_{key}"]["test"]["mean"]
+        assert gain == pytest.approx(np.mean(hits["features"]) - np.mean(hits[other]), abs=1e-12)
+        gain = metrics["mirrored"][f"features_less_{key}"]["mean"]
+        assert gain == pytest.approx(np.mean(mirrors["features"]) - np.mean(mirrors[other]), abs=1e-12)
+    for key, other in (("features", "features"), ("untrained", "untrained features")):
+        less = metrics["background"][f"pixels_less_{key}"]["mean"]
+        assert less == pytest.approx(np.mean(apart["pixels"]) - np.mean(apart[other]), abs=1e-12)
+    chance = np.mean([abs(border[i] - border[q]) for q in range(60, 100) for i in range(100) if i != q])
+    assert metrics["background"]["by_chance"]["mean"] == pytest.approx(chance, abs=1e-12)
     pairs = [labels[i] == labels[j] for i in range(100) for j in range(100) if i != j]
     assert metrics["by_chance"] == pytest.approx(np.mean(pairs))
-    assert metrics["queries"]["validation"] == 40
+    assert metrics["mirrored"]["by_chance"] == 7 / 100
+
+
+@pytest.mark.parametrize("classes, kinds", [(None, 2), (data.info("cifar10").classes, 3)])
+def test_the_plane_is_judged_beside_the_untrained_network_and_chance(small, classes, kinds):
+    s = replace(small, info=replace(small.info, classes=classes or small.info.classes))
+    pictures, facts = tsne.run(s)
+    assert [p.name for p in pictures] == ["all-scatter", "all-mosaic", "three-scatter", "three-mosaic"]
+    untrained = models.build("mnist", backend="cpu", seed=0)
+    right = {}
+    for key, chosen in (("all classes", range(10)), ("three classes", (0, 2, 7))):
+        picked = np.flatnonzero(np.isin(s.test_labels, chosen))
+        found, labels, n = facts[key], s.test_labels[picked], len(picked)
+        assert found["images"] == n and found["classes"] == [s.name(c) for c in chosen]
+        for which, net in (("accuracy_of_10_nearest", s.net), ("untrained", untrained)):
+            features = embedding.features(net, s.test_images[picked], "relu3")
+            points = embedding.tsne(features, seed=0, perplexity=min(30, max(2, (n - 1) // 3)))
+            right[key, which] = dict(zip(picked, embedding.knn_right(points, labels, min(10, n - 1))))
+            mean = np.mean([*right[key, which].values()])
+            assert found[which] == vars(accuracy_interval(round(mean * n), n))
+            name = "score" if net is s.net else "score_untrained"
+            for bound in ("mean", "low", "high"):
+                above = (found[which][bound] - found["by_chance"]) / (1 - found["by_chance"])
+                assert found[name][bound] == pytest.approx(above)
+            if key == "all classes" and kinds == 3:
+                vehicle = np.isin(labels, (0, 1, 8, 9)).astype(int)
+                mean = embedding.knn_accuracy(points, vehicle, 10)
+                assert facts["vehicles and animals"][which]["mean"] == mean
+    assert len(facts) == kinds + 1 and facts["three_less_all"]["images"] == facts["three classes"]["images"]
+    a, b = (facts[k]["by_chance"] for k in ("all classes", "three classes"))
+    for name, which in (("score", "accuracy_of_10_nearest"), ("untrained", "untrained")):
+        all_, three = right["all classes", which], right["three classes", which]
+        less = [(three[i] - b) / (1 - b) - (all_[i] - a) / (1 - a) for i in three]
+        assert facts["three_less_all"][name]["mean"] == pytest.approx(np.mean(less))
+    labels = pictures[0].points.labels
+    assert labels[3] == f"{s.name(s.test_labels[3])}, test image 3"
+
+
+def test_two_images_of_three_classes_are_too_few_for_a_plane(small):
+    few = np.flatnonzero(~np.isin(small.test_labels, (2, 7)))[:20]
+    few = np.concatenate([few[small.test_labels[few] != 0], np.flatnonzero(small.test_labels == 0)[:2]])
+    s = replace(small, test_images=small.test_images[few], test_labels=small.test_labels[few])
+    pictures, facts = tsne.run(s)
+    assert [p.name for p in pictures] == ["all-scatter", "all-mosaic"]
+    assert facts["three classes"] == {"images": 2, "classes": ["0", "2", "7"]} and "three_less_all" not in facts
+
+
+def test_every_class_has_its_accuracy_with_an_interval_and_undefined_where_it_has_no_image(small):
+    some = small.test_labels != 4
+    s = replace(small, test_images=small.test_images[some], test_labels=small.test_labels[some])
+    _, facts = training_curve.run(s)
+    predicted = s.net.predict(s.test_images)
+    for c in set(range(10)) - {4}:
+        right = int(((predicted == c) & (s.test_labels == c)).sum())
+        assert facts["accuracy_by_class"][str(c)] == vars(accuracy_interval(right, int((s.test_labels == c).sum())))
+    assert np.isnan(facts["accuracy_by_class"]["4"]["mean"]) and facts["accuracy_by_class"]["4"]["n"] == 0
+    wrong = {(a, b): np.mean(predicted[s.test_labels == a] == b) for a in s.test_labels for b in range(10) if a != b}
+    mistake = facts["most_frequent_mistake"]
+    assert mistake["share"] == max(wrong.values()) == wrong[int(mistake["class"]), int(mistake["taken_for"])]
+    assert mistake["images"] / mistake["of"] == mistake["share"]
 
 
 def test_strongest_maps_are_those_that_win_most_and_never_dead_ones(small):
@@ -66,7 +148,7 @@ def test_strongest_maps_are_those_that_win_most_and_never_dead_ones(small):
 def test_a_dead_layer_shows_no_patches(small):
     net = models.build("mnist", backend="cpu")
     net.params["conv2"]["b"][...] = -100
-    s = Study(**vars(small) | {"net": net})
+    s = replace(small, net=net)
     pictures, metrics = strongest_maps.run(s)
     assert [p.name for p in pictures] == ["wins", "patches-00-conv1"]
     assert metrics["layers"]["conv2"]["how_often"].tolist() == [] and metrics["layers"]["conv2"]["its_share"] == 0
@@ -112,5 +194,5 @@ def test_examples_show_as_many_classes_as_there_are():
 
 
 def test_class_names_are_written_in_words(small):
-    s = Study(**vars(small) | {"info": data.DatasetInfo(**vars(small.info) | {"classes": ("golf_ball", "cat")})})
+    s = replace(small, info=replace(small.info, classes=("golf_ball", "cat")))
     assert [s.name(0), s.name(1)] == ["golf ball", "cat"]

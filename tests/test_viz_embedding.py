@@ -1,12 +1,14 @@
 """t-SNE is reproducible, its scores are their formulas, and mosaics put each image where they say."""
 
+from itertools import permutations
+
 import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
 from tinycnn import InputError, models
 from viz import embedding
-from viz.space.embedding import knn_accuracy, mosaic, trustworthiness, tsne
+from viz.space.embedding import knn_accuracy, knn_chance, knn_right, mosaic, trustworthiness, tsne
 
 
 @pytest.fixture(scope="module")
@@ -52,12 +54,19 @@ def test_trustworthiness_is_venna_and_kaskis_formula():
 def test_knn_accuracy_is_the_majority_of_the_nearest_others():
     rng = np.random.default_rng(3)
     points, labels = rng.normal(size=(40, 2)), rng.choice([2, 5, 9], 40)
-    right = 0
+    right = []
     for i in range(40):
         others = sorted((j for j in range(40) if j != i), key=lambda j: np.linalg.norm(points[i] - points[j]))
         votes = [int((labels[others[:4]] == c).sum()) for c in (2, 5, 9)]
-        right += labels[i] == (2, 5, 9)[votes.index(max(votes))]
-    assert knn_accuracy(points, labels, k=4) == right / 40
+        right.append(labels[i] == (2, 5, 9)[votes.index(max(votes))])
+    assert knn_right(points, labels, k=4).tolist() == right
+    assert knn_accuracy(points, labels, k=4) == sum(right) / 40
+
+
+def test_knn_chance_is_the_mean_over_all_orders_of_the_labels():
+    points, labels = np.random.default_rng(4).normal(size=(6, 2)), [3, 3, 3, 3, 8, 8]
+    every = np.mean([knn_accuracy(points, list(order), k=3) for order in set(permutations(labels))])
+    assert knn_chance(points, labels, np.random.default_rng(5), k=3, times=4000) == pytest.approx(every, abs=0.015)
 
 
 def test_features_are_the_flattened_activations():

@@ -6,7 +6,7 @@ from threadpoolctl import threadpool_limits
 
 from tinycnn import InputError
 from viz import neighbors
-from viz.space.neighbors import nearest, precision_at_k
+from viz.space.neighbors import border_colors, joins, nearest, precision_at_k
 
 
 def brute_force(queries, database, k, exclude=None):
@@ -149,3 +149,40 @@ def test_bad_arguments_of_nearest_are_named(change, named):
 def test_bad_arguments_of_precision_are_named(indices, query_labels, database_labels, named):
     with pytest.raises(InputError, match=named):
         precision_at_k(indices, query_labels, database_labels)
+
+
+@pytest.mark.parametrize("kind", ["uint8", "float32"])
+def test_a_row_joins_the_nearest_where_adding_it_to_the_database_says_so(kind):
+    rng = np.random.default_rng(8)
+    database = rng.integers(0, 4, (60, 5)).astype(kind)  # few values: many ties
+    queries, others = database[:20], rng.integers(0, 4, (20, 5)).astype(kind)
+    exclude = np.arange(20)
+    found = joins(queries, others, nearest(queries, database, 7, exclude)[1])
+    for q in range(20):
+        indices, _ = brute_force(queries[q : q + 1], np.concatenate([database, others[q : q + 1]]), 7, [q])
+        assert found[q] == (60 in indices[0])
+    assert 0 < found.sum() < 20
+
+
+def test_border_colors_are_means_over_the_outer_pixels():
+    images = np.random.default_rng(9).integers(0, 256, (3, 16, 24, 3), np.uint8)
+    found = border_colors(images)
+    for n in range(3):
+        for c in range(3):
+            ring = [int(images[n, y, x, c]) for y in range(16) for x in range(24) if not (2 <= y < 14 and 3 <= x < 21)]
+            assert found[n, c] == pytest.approx(sum(ring) / len(ring), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "call, named",
+    [
+        (lambda: joins(np.zeros((2, 3)), np.zeros((2, 4)), np.zeros((2, 7))), "queries, others, distances"),
+        (lambda: joins(np.zeros((2, 3)), np.zeros((2, 3)), np.zeros((3, 7))), "queries, others, distances"),
+        (lambda: joins(np.zeros((2, 3)), np.full((2, 3), np.nan), np.zeros((2, 7))), "others: NaN"),
+        (lambda: border_colors(np.zeros((4, 8, 8))), "images"),
+        (lambda: border_colors(np.zeros((4, 8, 8, 1)), part=2), "part"),
+    ],
+)
+def test_bad_arguments_of_joins_and_border_colors_are_named(call, named):
+    with pytest.raises(InputError, match=named):
+        call()

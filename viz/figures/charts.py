@@ -3,8 +3,9 @@
 from textwrap import wrap
 
 import numpy as np
+from matplotlib.colors import to_rgb
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from viz.figures.style import (
     CLASS_COLORS,
@@ -19,10 +20,26 @@ from viz.figures.style import (
     colorbar,
     page,
 )
+from viz.metrics.statistics import accuracy_interval
+
+ROW = 70  # pixels between the rows of `intervals`
 
 
-def curves(steps, losses, eval_steps, train_accuracy, val_accuracy, title, note="", val_name="validation", others=None):
-    """Draw the loss of every step and the two accuracies.
+def curves(
+    steps,
+    losses,
+    eval_steps,
+    train_accuracy,
+    val_accuracy,
+    title,
+    note="",
+    val_name="validation",
+    others=None,
+    kept=None,
+    val_n=0,
+    test=None,
+):
+    """Draw the loss of every step and the two accuracies; where their axis does not begin at 0, it says so.
 
     Parameters
     ----------
@@ -31,12 +48,28 @@ def curves(steps, losses, eval_steps, train_accuracy, val_accuracy, title, note=
         Accuracies in [0, 1]; empty where there were no images to measure them on.
     others : {name: (eval_steps, val_accuracy)}, optional
         Validation accuracies of other runs, to compare.
+    kept : int, optional
+        The step, one of `eval_steps`, whose network is used: a line marks it.
+    val_n : int, optional
+        On how many images `val_accuracy` was measured: a band shows what their number leaves open (Wilson, 95 %).
+    test : statistics.Interval, optional
+        The accuracy of the kept network on test images that were looked at once: a mark with its interval at `kept`.
     """
     others = {name: (x, y) for name, (x, y) in (others or {}).items() if len(y)}
-    fig, y = page(title, note, height=1000)
+    at = len(eval_steps) - 1 if kept is None else list(eval_steps).index(kept)
+    when = " at the end" if kept is None else ""
+    said = [f"{name}: {100 * y[at]:.1f} %{when}" if len(y) else "" for name, y in
+            (("training images", train_accuracy), (val_name, val_accuracy))]  # fmt: skip
+    if val_n and said[1]:
+        said[1] += " (shaded: 95 % interval)"
+    said += [f"{name}: {100 * max(y):.1f} % at best" for name, (_, y) in others.items()]
+    said += [f"{test.n:,} test images, looked at once: {100 * test.mean:.1f} %"] if test is not None else []
+    columns = 2 if 2 * (11.8 * max(map(len, said)) + 70) < WIDTH - 2 * MARGIN else 1
+    legend = 32 * -(-len([s for s in said if s]) // columns) + 8
+    fig, y = page(title, note, height=1000 + legend)
     half = (1000 - y - 130) / 2
     upper = axes(fig, 120, y + 12, WIDTH - 160, half)
-    lower = axes(fig, 120, y + 12 + half + 40, WIDTH - 160, half)
+    lower = axes(fig, 120, y + 12 + half + 36 + legend, WIDTH - 160, half)
     lower.sharex(upper)
     upper.tick_params(labelbottom=False)
     upper.plot(steps, losses, color="#b9c2cc", lw=0.8, marker=_alone(losses), label="each batch")
@@ -49,22 +82,48 @@ def curves(steps, losses, eval_steps, train_accuracy, val_accuracy, title, note=
     upper.yaxis.set_major_formatter("{x:g}")
     upper.yaxis.set_minor_formatter(NullFormatter())
     upper.legend(frameon=False, fontsize=11)
-    for y, name, style in (
-        (train_accuracy, "training images", {"color": WRONG, "lw": 1.8, "ls": "--", "marker": _alone(train_accuracy)}),
-        (val_accuracy, val_name, {"color": RIGHT, "lw": 2.2, "marker": "o", "ms": 4}),
-    ):
+    styles = (
+        {"color": WRONG, "lw": 1.8, "ls": "--", "marker": "s", "ms": 4},
+        {"color": RIGHT, "lw": 2.2, "marker": "o", "ms": 5},
+        *({"color": SOFT, "lw": 1.6, "ls": (":", "-.")[i % 2]} for i in range(len(others))),
+    )
+    measured = (eval_steps, train_accuracy), (eval_steps, val_accuracy), *others.values()
+    for (x, y), name, style in zip(measured, said, styles):
         if len(y):
-            lower.plot(eval_steps, 100 * np.asarray(y), label=f"{name}: {100 * y[-1]:.1f} % at the end", **style)
-    for i, (name, (x, y)) in enumerate(others.items()):
-        y = 100 * np.asarray(y)
-        lower.plot(x, y, color=SOFT, lw=1.6, ls=(":", "-.")[i % 2], label=f"{name}: {y.max():.1f} % at best")
+            lower.plot(x, 100 * np.asarray(y), label=name, **style)
     lower.set(ylabel="accuracy, %", xlabel="step")
     lower.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     later = 100 * np.concatenate([y[1:] for y in (train_accuracy, val_accuracy, *(y for _, y in others.values()))])
-    if len(later) > 2:  # the untrained start would flatten all that follows
-        lower.set_ylim(10 * np.floor(later.min() / 10), 101)
+    if len(later) > 2 and later.min() >= 10:  # the untrained start would flatten all that follows
+        lowest = 10 * np.floor(min(later.min(), 99) / 10)
+        lower.set(ylim=(lowest, 101), ylabel=f"accuracy, % (axis cut at {lowest:.0f})")
+    if val_n and len(val_accuracy):
+        right = (accuracy_interval(round(val_n * y), val_n) for y in val_accuracy)
+        low, high = 100 * np.array([(r.low, r.high) for r in right]).T
+        lower.fill_between(eval_steps, low, high, color=RIGHT, alpha=0.13, lw=0)
+    if kept is not None:
+        for ax in (upper, lower):
+            ax.axvline(kept, color=INK, lw=1.2, ls=(0, (2, 2)), zorder=1)
+        side = (
+            {"ha": "right", "xytext": (-5, 0)} if kept > np.mean(lower.get_xlim()) else {"ha": "left", "xytext": (5, 0)}
+        )
+        where = (kept, 0.03), ("data", "axes fraction")
+        upper.annotate(
+            f"kept: step {kept:,}",
+            *where[:1],
+            xycoords=where[1],
+            textcoords="offset points",
+            size=11,
+            color=INK,
+            **side,
+        )
+    if test is not None:
+        bars = [[100 * (test.mean - test.low)], [100 * (test.high - test.mean)]]
+        style = {"fmt": "D", "color": INK, "ms": 7, "capsize": 5, "zorder": 4, "label": said[-1]}
+        lower.errorbar([kept], [100 * test.mean], yerr=bars, **style)
     if lower.lines:
-        lower.legend(frameon=False, fontsize=11, loc="lower right")
+        above = {"loc": "lower center", "bbox_to_anchor": (0.45, 1), "borderaxespad": 0.2, "columnspacing": 1.2}
+        lower.legend(frameon=False, fontsize=11, ncols=columns, **above)
     pairs = (steps, losses), (eval_steps, train_accuracy), (eval_steps, val_accuracy), *others.values()
     found = [dict(zip(np.asarray(x).tolist(), np.asarray(y).tolist())) for x, y in pairs]  # {step: value} each
     names = "step", "loss", "train_accuracy", "val_accuracy", *others
@@ -72,34 +131,87 @@ def curves(steps, losses, eval_steps, train_accuracy, val_accuracy, title, note=
     return fig
 
 
-def scatter(points, labels, names, title, note=""):
-    """Draw an embedding: points (N, 2), integer labels (N,); names: {label: class name}."""
-    height = 1120
-    fig, y = page(title, note, height=height)
-    ax = axes(fig, MARGIN, y + 8, WIDTH - 2 * MARGIN, height - y - 140)
-    for label, name in names.items():
-        i, j = labels == label, label % len(CLASS_COLORS)
-        style = {"c": CLASS_COLORS[j], "marker": CLASS_MARKERS[j], "lw": 0.4, "ec": "white"}
-        ax.scatter(*points[i].T, s=26, label=name, **style)
-        where = np.median(points[i], 0) if i.any() else None
-        if where is not None and i[((points - where) ** 2).sum(1).argsort()[:10]].mean() > 0.6:
-            halo = [withStroke(linewidth=3, foreground="white")]  # a class in several places has no name in between
-            ax.text(*where, name, size=12, weight="bold", ha="center", va="center", path_effects=halo, zorder=3)
-    ax.set(xticks=[], yticks=[])
-    ax.spines[:].set_visible(False)
-    ax.set_aspect("equal", "datalim")
+def scatter(points, labels, names, title, note="", control=None):
+    """Draw an embedding: points (N, 2), integer labels (N,); names: {label: class name}.
+
+    `control`, where given, is (points (N, 2), a name): the same images placed by what the embedding is held against,
+    in a smaller panel below.
+    """
+    items = [_wrapped(str(name), 15 if control else 24) for name in names.values()]
+    letters, lines = max(len(part) for item in items for part in item.split("\n")), [i.count("\n") + 1 for i in items]
+    side, beside = (680, WIDTH - 2 * MARGIN - 680 - 28) if control else (800, 0)
+
+    def height(columns):
+        per = -(-len(items) // columns)
+        return 34 * max(sum(lines[i : i + per]) for i in range(0, len(items), per))
+
+    columns = int(np.clip(beside / (12 * letters + 60), 1, 5))
+    aside = bool(control) and height(columns) <= side - beside - 90  # the legend stands under the control, or below
+    if not aside:
+        columns = int(np.clip((WIDTH - 2 * MARGIN) / (12 * letters + 60), 1, 5))
+    below = 0 if aside else 40 + height(columns)
+    fig, y = page(title, note, below=16 + side + below + MARGIN)
+    ax = axes(fig, MARGIN, y + 16, side if control else WIDTH - 2 * MARGIN, side)
+    _cloud(ax, points, labels, dict(zip(names, items)), 26)
+    _names(fig, ax, points, labels, names)
+    columns_data, table = (
+        ("x", "y", "class"),
+        [*np.asarray(points).T.tolist(), map(names.get, np.asarray(labels).tolist())],
+    )
+    place, anchor = "upper center", (WIDTH / 2, y + 16 + side + 16)
+    if control is not None:
+        there, name = control
+        x = WIDTH - MARGIN - beside
+        small = axes(fig, x, y + 80, beside, beside)
+        _cloud(small, there, labels, names, 7)
+        small.spines[:].set(visible=True, color="#c3cad2")
+        fig.write(x, y + 72, "\n".join(wrap(name, 20)), size=11, va="bottom", weight="bold")
+        columns_data, table = (*columns_data, f"x, {name}", f"y, {name}"), [*table, *np.asarray(there).T.tolist()]
+        if aside:
+            place, anchor = "upper left", (x - 12, y + 80 + beside + 16)
     fig.legend(
-        loc="lower center",
-        ncols=5,
+        *ax.get_legend_handles_labels(),
+        loc=place,
+        bbox_to_anchor=(anchor[0] / WIDTH, 1 - anchor[1] / fig.pixels[1]),
+        borderaxespad=0,
+        ncols=columns,
         frameon=False,
         fontsize=11,
         handletextpad=0.1,
         columnspacing=1.0,
         markerscale=1.4,
     )
-    table = zip(*np.asarray(points).T.tolist(), np.asarray(labels).tolist())
-    fig.data = ("x", "y", "class"), [(x, y, names[label]) for x, y, label in table if label in names]
+    fig.data = columns_data, [row for row in zip(*table) if row[2] is not None]
     return fig
+
+
+def _names(fig, ax, points, labels, names):
+    """Write a class's name in its midst, unless it lies in several places or its name would not be seen whole there."""
+    taken, halo = [], [withStroke(linewidth=3, foreground="white")]
+    for label, name in names.items():
+        i = labels == label
+        where = np.median(points[i], 0) if i.any() else None
+        if where is None or i[((points - where) ** 2).sum(1).argsort()[:10]].mean() <= 0.6:
+            continue  # a class in several places has no name in between
+        style = {"size": 12, "weight": "bold", "ha": "center", "va": "center", "path_effects": halo, "zorder": 3}
+        text = ax.text(*where, _wrapped(str(name), 16), **style)
+        fig.draw_without_rendering()
+        box = text.get_window_extent()
+        if any(map(box.overlaps, taken)) or box.x0 < 0 or box.x1 > ax.bbox.x1 + 20:
+            text.remove()
+        else:
+            taken.append(box)
+
+
+def _cloud(ax, points, labels, names, size):
+    """Marks in the colour and the shape of their class, without axes."""
+    for label, name in names.items():
+        i, j = labels == label, label % len(CLASS_COLORS)
+        style = {"c": CLASS_COLORS[j], "marker": CLASS_MARKERS[j], "lw": 0.4 if size > 20 else 0, "ec": "white"}
+        ax.scatter(*points[i].T, s=size, label=name, **style)
+    ax.set(xticks=[], yticks=[])
+    ax.spines[:].set_visible(False)
+    ax.set_aspect("equal", "datalim")
 
 
 def places(fig, points):
@@ -112,7 +224,8 @@ def places(fig, points):
 def shares(values, rows, heads, title, note="", label="per cent"):
     """Draw a table of shares in [0, 1], values (R, C), as numbers on colour.
 
-    Names that are too long are wrapped above a column, and cut where that is not enough; the data have them whole.
+    Names that are too long are wrapped above a column, and stand upright or are cut where that is not enough; the data
+    have them whole.
     """
     values = np.asarray(values, float)
     R, C = values.shape
@@ -120,18 +233,25 @@ def shares(values, rows, heads, title, note="", label="per cent"):
     rows = [_cut(" ".join(str(row).split()), 32) for row in rows]
     row_height, left = 54, MARGIN + 16 + 14 * max(map(len, rows))
     w = (WIDTH - left - MARGIN) / C
-    most = max(4, int(11 * (w - 6) / (13.6 * 5.5)))  # letters in a line, 5.5 points high
-    heads = [_wrapped(str(head), most) for head in heads]
-    head_lines = max(str(s).count("\n") + 1 for s in heads)
-    fig, y = page(title, note, below=8 + 27 * head_lines + R * row_height + 96)
-    top = y + 8 + 27 * head_lines
+
+    def letters(heads):
+        return max(len(part) for head in heads for part in head.split("\n"))
+
+    level = [_wrapped(str(head), max(4, int(11 * (w - 6) / (13.6 * 5.5)))) for head in heads]
+    size = min(11, 11 * (w - 6) / (13.6 * letters(level)))
+    turned = size < 8  # names that are too long for their column stand upright
+    heads = [_wrapped(str(head), 18) for head in heads] if turned else level
+    head_lines = max(head.count("\n") + 1 for head in heads)
+    size = min(11, 11 * w / (25 * head_lines + 2)) if turned else size
+    room = 12.6 * letters(heads) + 8 if turned else 27 * head_lines
+    fig, y = page(title, note, below=8 + room + R * row_height + 96)
+    top = y + 8 + room
     ax = fig.add_axes(fig.box(left, top, WIDTH - left - MARGIN, R * row_height))
     ax.imshow(values, cmap="cividis", vmin=0, vmax=1, aspect="auto")
     ax.set_axis_off()
-    longest = max(len(part) for head in heads for part in str(head).split("\n"))
-    size = min(11, 11 * (w - 6) / (13.6 * longest))
     for j, head in enumerate(heads):
-        fig.write(left + (j + 0.5) * w, top - 6, head, size=size, ha="center", va="bottom", color=SOFT)
+        style = {"size": size, "ha": "center", "va": "bottom", "color": SOFT, "rotation": 90 * turned}
+        fig.write(left + (j + 0.5) * w, top - 6, head, **style)
     for i in range(R):
         fig.write(left - 12, top + (i + 0.5) * row_height, rows[i], size=11, ha="right", va="center")
         for j in range(C):
@@ -142,6 +262,51 @@ def shares(values, rows, heads, title, note="", label="per cent"):
     bar = ("cividis", 0, 100, label)
     colorbar(fig, bar, left, top + R * row_height + 8, WIDTH - left - MARGIN)
     fig.data = ("row", "column", "value"), table
+    return fig
+
+
+def confusion(counts, names, title, note=""):
+    """Draw which class (row) got which answer (column), counts (C, C): zeros blank, wrong answers in orange.
+
+    At the right of a row stands how many of its images were answered rightly. The deeper a colour, the larger the
+    share of the row.
+    """
+    counts = np.asarray(counts)
+    C, n = len(counts), counts.sum(1)
+    rows = [_wrapped(str(name), 18) for name in names]
+    line = max(len(part) for name in rows for part in name.split("\n"))
+    left, after = MARGIN + max(90, 24 + round(12.6 * line)), 24 + 13 * len(f"{n.max():,} of {n.max():,}")
+    width = max(WIDTH, left + 58 * C + after + MARGIN)
+    w, h = (width - left - after - MARGIN) / C, 58
+    turned = 12.6 * line > w - 6  # names that are too long for their column stand upright
+    head = 12.6 * line + 12 if turned else 27 * max(name.count("\n") + 1 for name in rows)
+    fig, top = page(title, note, below=44 + head + h * C + MARGIN, width=width)
+    top += 40 + head
+    share = counts / np.maximum(n, 1)[:, None]
+    wrong = ~np.eye(C, dtype=bool)
+    ink = np.where(wrong[..., None], to_rgb(WRONG), to_rgb(RIGHT))
+    depth = np.where(counts > 0, np.where(wrong, 0.12 + 0.85 * np.sqrt(share), 0.1 + 0.3 * share), 0)[..., None]
+    ax = fig.add_axes(fig.box(left, top, w * C, h * C))
+    ax.imshow(1 - depth * (1 - ink), aspect="auto")
+    ax.hlines(np.arange(C + 1) - 0.5, -0.5, C - 0.5, color="#e6e9ed", lw=0.8)
+    ax.vlines(np.arange(C + 1) - 0.5, -0.5, C - 0.5, color="#e6e9ed", lw=0.8)
+    ax.set_axis_off()
+    fig.write(left, top - head - 34, "answer", size=11, color=SOFT)
+    fig.write(left - 14, top - 12, "class", size=11, ha="right", va="baseline", color=SOFT)
+    fig.write(width - MARGIN, top - 12, "right", size=11, ha="right", va="baseline", color=SOFT)
+    size = min(11, 11 * (w - 6) / (14.6 * len(str(counts.max()))))
+    for i, row in enumerate(rows):
+        x, y = left + (i + 0.5) * w, top + (i + 0.5) * h
+        fig.write(x, top - 8, row, size=11, color=SOFT, ha="center", va="bottom", rotation=90 * turned)
+        fig.write(left - 14, y, row, size=11, ha="right", va="center")
+        fig.write(width - MARGIN, y, f"{counts[i, i]:,} of {n[i]:,}", size=11, ha="right", va="center", color=SOFT)
+        for j in np.flatnonzero(counts[i]):
+            x, weight = left + (j + 0.5) * w, "bold" if wrong[i, j] else "normal"
+            fig.write(x, y, f"{counts[i, j]}", size=size, ha="center", va="center", weight=weight)
+    fig.data = (
+        ("class", "answer", "count"),
+        [(names[i], names[j], counts[i, j].item()) for i in range(C) for j in range(C)],
+    )
     return fig
 
 
@@ -164,14 +329,15 @@ def bars(panels, title, note="", label="images", most=20):
         ax.bar(np.arange(len(order)), counts[order], width=0.8, color=RIGHT)
         ax.set(ylabel=label, xlim=(-0.6, slots - 0.4), ylim=(0, 1.15 * max(counts.max(), 1)))
         ax.set_xticks(np.arange(len(order)), [f"{m}" for m in order])
+        size = min(11, 11 * (WIDTH - 160) / slots / (14.6 * (len(str(counts.max())) + 0.4)))  # no number on the next
         for j, n in enumerate(counts[order]):
-            ax.annotate(f"{n}", (j, n), (0, 2), textcoords="offset points", ha="center", size=9, color=SOFT)
+            ax.annotate(f"{n}", (j, n), (0, 2), textcoords="offset points", ha="center", size=size, color=SOFT)
     table = [(name, m, n) for name, counts in panels.items() for m, n in enumerate(np.asarray(counts).tolist())]
     fig.data = ("panel", "map", "count"), table
     return fig
 
 
-def intervals(rows, title, note="", label="", reference=None, dots=None, cut=False):
+def intervals(rows, title, note="", label="", reference=None, dots=None, cut=False, percent=False, differences=None):
     """Draw means with their confidence intervals, one below the other, on one axis that begins at 0.
 
     Parameters
@@ -185,43 +351,81 @@ def intervals(rows, title, note="", label="", reference=None, dots=None, cut=Fal
         The values that a row is the mean of, a mark for each.
     cut : bool
         Let the axis begin where the values do, and say so.
+    percent : bool
+        The rows are shares: write them in per cent, and draw no interval beyond 0 or 1, where no share can be. The
+        data have them as they are.
+    differences : {name: statistics.Interval}, optional
+        Differences between rows, below on an axis of their own around 0; in percentage points with `percent`.
     """
-    left = MARGIN + 24 + 14 * max(map(len, rows))
-    room = 44 if reference else 16  # for the reference's name, above the axes
-    fig, end = page(title, note, below=room + 62 * len(rows) + 100)
-    top, y = end + room, np.arange(len(rows))
-    ax = axes(fig, left, top, WIDTH - left - 110, 62 * len(rows))
-    mean, low, high = np.array([(r.mean, r.low, r.high) for r in rows.values()]).T
-    ax.errorbar(mean, y, xerr=(mean - low, high - mean), fmt="o", color=RIGHT, ms=7, lw=2.2, capsize=5)
-    ax.set(yticks=[], ylim=(len(rows) - 0.5, -0.5), xlabel=label)
-    ends = [*low, *high, *mean, *(v for some in (dots or {}).values() for v in some), reference[0] if reference else 0]
-    ends = ends[:-1] if cut and not reference else ends
-    low_end, high_end = np.nanmin(ends), np.nanmax(ends)
-    if cut:
-        room = 0.1 * (high_end - low_end) or 0.1
-        ax.set_xlim(low_end - room, high_end + room)
-        ax.set_xlabel(f"{label} (the axis does not begin at 0)")
-    else:
-        ax.set_xlim(min(0, 1.15 * low_end), 1.15 * high_end)
-    ax.spines["left"].set_visible(False)
-    ax.grid(visible=False, axis="y")
-    ax.grid(axis="x", color="#e6e9ed", lw=0.8)
-    for i, (name, value) in enumerate(zip(rows, mean)):
-        fig.write(left - 14, top + 62 * (i + 0.5), name, size=11, ha="right", va="center")
-        ax.annotate(f"{value:.3f}", (value, i), (0, 8), textcoords="offset points", ha="center", size=10, color=INK)
-        values = (dots or {}).get(name, ())
-        ax.plot(values, np.full(len(values), i + 0.28), "o", color=SOFT, ms=4, mew=0, alpha=0.6)
+    dots, differences = dots or {}, differences or {}
+    names = {name: _wrapped(str(name), 24) for name in (*rows, *differences)}
+    left = MARGIN + 28 + round(12.6 * max(len(line) for name in names.values() for line in name.split("\n")))
+    factor, bounds = (100, (0, 1)) if percent else (1, (-np.inf, np.inf))
+    labels = [
+        "\n".join(wrap(text, int((WIDTH - left + 50) / 13)))
+        for text in (label, f"difference{', percentage points' * percent}")
+    ]
+    labels[0] += "\n(the axis does not begin at 0)" * cut
+    feet = [62 + 28 * s.count("\n") for s in labels]  # below an axis: its numbers and its label
+    room = 44 if reference else 12  # for the reference's name, above the axes
+    below = room + ROW * len(rows) + feet[0] + (44 + ROW * len(differences) + feet[1] if differences else 0) + MARGIN
+    fig, y = page(title, note, below=below)
+    every = [*rows.values(), *differences.values()]
+    ax = _intervals(fig, rows, names, left, y + room, labels[0], factor, every, bounds, dots, reference, cut)
     if reference:
-        ax.axvline(reference[0], color=SOFT, ls="--", lw=1.4)
-        ax.annotate(
-            reference[1], (reference[0], -0.5), (0, 4), textcoords="offset points", ha="center", size=10, color=SOFT
-        )
-    table = [(name, r.mean, r.low, r.high) for name, r in rows.items()]
-    table += [(name, value, None, None) for name, values in (dots or {}).items() for value in values]
+        where = (factor * reference[0], -0.5), (0, 4)
+        ax.annotate(reference[1], *where, textcoords="offset points", ha="center", size=11, color=SOFT)
+    if differences:
+        top = y + room + ROW * len(rows) + feet[0] + 44
+        free = (-np.inf, np.inf)
+        _intervals(fig, differences, names, left, top, labels[1], factor, every, free, {}, (0, ""), False)
+    table = [(name, r.mean, r.low, r.high) for some in (rows, differences) for name, r in some.items()]
+    table += [(name, value, None, None) for name, values in dots.items() for value in values]
     if reference:
         table.append((reference[1], reference[0], None, None))
     fig.data = ("name", "mean", "low", "high"), table
     return fig
+
+
+def _intervals(fig, rows, names, left, top, label, factor, every, bounds, dots, reference, cut):
+    """One axis of `intervals`: its rows from `top` down, times `factor`, their numbers above their dots.
+
+    They have as many digits as show the half-width of the narrowest of `every` interval, at least one, at most five.
+    """
+    width, y = WIDTH - left - 70, np.arange(len(rows))
+    ax = axes(fig, left, top, width, ROW * len(rows))
+    mean, low, high = factor * np.array([(r.mean, *np.clip((r.low, r.high), *bounds)) for r in rows.values()]).T
+    spread = np.nan_to_num([mean - low, high - mean])  # without bounds: the mean alone
+    ax.errorbar(mean, y, xerr=spread, fmt="o", color=RIGHT, ms=7, lw=2.2, capsize=5, clip_on=False)
+    ax.set(yticks=[], ylim=(len(rows) - 0.5, -0.5), xlabel=label)
+    ends = [*low, *high, *mean, *(factor * v for some in dots.values() for v in some)]
+    ends += [factor * reference[0]] if reference else [] if cut else [0]
+    first, last = np.nanmin(ends), np.nanmax(ends)
+    room = 0.12 * (last - first) or 0.1 * factor
+    begin, end = max(first - room, min(factor * bounds[0], first)), min(last + room, max(factor * bounds[1], last))
+    ax.set_xlim(begin := begin if cut or first < 0 else 0, end)
+    ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    ax.spines["left"].set_visible(False)
+    ax.grid(visible=False, axis="y")
+    ax.grid(axis="x", color="#e6e9ed", lw=0.8)
+    narrowest = min((factor * (r.high - r.low) / 2 for r in every if r.high > r.low), default=0.1)
+    digits = int(np.clip(np.ceil(-np.log10(narrowest)), 1, 5))
+    for i, (name, *numbers) in enumerate(zip(rows, mean, low, high)):
+        middle, *ends = (f"{v:.{digits}f}".replace("-", "\N{MINUS SIGN}") for v in numbers)
+        said = (
+            f"{middle} ({ends[0]} to {ends[1]})" if np.isfinite(numbers).all() else middle.replace("nan", "undefined")
+        )
+        half = 6.8 * len(said)
+        x = left + width * (np.nan_to_num(numbers[0], nan=begin) - begin) / (end - begin)
+        x = np.clip(x, left + half, WIDTH - 8 - half)
+        number = fig.write(x, top + ROW * (i + 0.5) - 11, said, size=11, ha="center", va="bottom")
+        number.set_path_effects([withStroke(linewidth=4, foreground="white")])
+        fig.write(left - 16, top + ROW * (i + 0.5), names[name], size=11, ha="right", va="center")
+        values = factor * np.asarray(dots.get(name, ()))
+        ax.plot(values, np.full(len(values), i + 0.28), "o", color=SOFT, ms=4, mew=0, alpha=0.6, clip_on=False)
+    if reference:
+        ax.axvline(factor * reference[0], color=SOFT, ls="--", lw=1.4, zorder=1)
+    return ax
 
 
 def _cut(text, most):

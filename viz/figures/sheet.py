@@ -116,7 +116,7 @@ def sheet(
         captions = ["\n".join(textwrap.wrap(str(c), most, break_long_words=False)) for c in captions]
     if captions is not None or heads is not None:
         longest = max(len(s) for t in (captions or [], heads or []) for c in t for s in str(c).split("\n"))
-        size = max(min(size, 11 * (w + gap - 4) / (13.6 * max(longest, 1))), 6.5 * k)
+        size = max(min(size, 11 * (w + gap - 4) / (13.6 * max(longest, 1))), 7 * k)
     lines_below = max((c.count("\n") + 1 for c in captions or []), default=0)
     caption = round(lines_below * 2.5 * size + 4 * k) if captions is not None else 0
     step_y = h + caption + gap

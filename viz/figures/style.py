@@ -21,17 +21,19 @@ from tinycnn.errors import InputError
 
 WIDTH, DPI = 1000, 150  # pixels; a phone shows this width at about 0.36, where 11 points are still read
 INK, SOFT, RIGHT, WRONG = "#1b1f24", "#57606a", "#0072b2", "#d55e00"
+# Any two differ by 22 or more in CIE Lab, to people who see red and green and to those who do not (as Machado et al.
+# 2009 simulate protanopia and deuteranopia).
 CLASS_COLORS = (
-    "#332288",
+    "#333333",
     "#88ccee",
-    "#117733",
-    "#ddaa33",
-    "#cc6677",
-    "#aa4499",
-    "#44aa99",
-    "#999933",
-    "#882255",
-    "#555555",
+    "#007733",
+    "#eeaa77",
+    "#cc6688",
+    "#aa33aa",
+    "#5599ff",
+    "#999922",
+    "#7722dd",
+    "#331144",
 )
 CLASS_MARKERS = "osD^vPXhd*"
 MARGIN = 24
@@ -67,11 +69,12 @@ class Figure(figure.Figure):
         width, height = self.pixels
         return x / width, 1 - (y + h) / height, w / width, h / height
 
-    def write(self, x, y, s, size=11, color=INK, ha="left", va="top", weight="normal"):
-        """Write `s` at pixel (x, y)."""
+    def write(self, x, y, s, size=11, color=INK, ha="left", va="top", weight="normal", rotation=0):
+        """Write `s` at pixel (x, y), turned by `rotation` degrees; return the text."""
         width, height = self.pixels
         style = {"size": size, "color": color, "ha": ha, "va": va, "weight": weight, "linespacing": 1.05}
-        self.text(x / width, 1 - y / height, s, **style)
+        style["rotation"] = rotation
+        return self.text(x / width, 1 - y / height, s, **style)
 
     def draw(self, renderer):
         """Draw, as matplotlib does, with all text (ticks and legends, too) as it stands: no mathematics in it."""
@@ -138,7 +141,7 @@ def to_png(fig):
 
 
 def save(fig, path):
-    """Write the figure to `path`, as PNG, SVG or PDF by its ending, and its data beside it, as CSV.
+    """Write the figure to `path`, as PNG, SVG or PDF by its ending, and its data beside it, as CSV; .csv: these alone.
 
     The text of an SVG is text, in DejaVu Sans where the reader has it; a PDF carries its letters (Type 42). The same
     figure is the same bytes at every run. The table (`path` with the ending .csv; UTF-8, RFC 4180) has the numbers in
@@ -147,15 +150,18 @@ def save(fig, path):
     Raises
     ------
     InputError
-        Another ending.
+        Another ending; .csv for a figure without data.
     OSError
         A file cannot be written.
     """
     path = Path(path)
     ending = path.suffix.lower()
-    if ending not in METADATA:
-        raise InputError(f"{path}: a figure is saved as .png, .svg or .pdf, by the ending of its name")
-    files.write_bytes(path, _render(fig, ending))
+    if ending not in (*METADATA, ".csv"):
+        raise InputError(f"{path}: a figure is saved as .png, .svg or .pdf (.csv: its data), by the ending of its name")
+    if ending == ".csv" and getattr(fig, "data", None) is None:
+        raise InputError(f"{path}: this figure has no data to write as .csv; save it as .png, .svg or .pdf")
+    if ending != ".csv":
+        files.write_bytes(path, _render(fig, ending))
     if getattr(fig, "data", None) is not None:
         columns, rows = fig.data
         table = io.StringIO()

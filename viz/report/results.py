@@ -180,13 +180,16 @@ class Result:
         return f"{len(self.pictures)} figure{'s' if len(self.pictures) != 1 else ''}"
 
 
-def keep(folder, pictures, facts, began, made_from, code):
+def keep(folder, pictures, facts, began, made_from, code, export=()):
     """Draw and write the pictures and, last, ``result.json``; return the `Result`.
 
-    The stage has taken the time since `began`, by `time.perf_counter`.
+    The stage has taken the time since `began`, by `time.perf_counter`. `export` names what is written beside each PNG:
+    "svg" or "pdf", with the figure's numbers as CSV, or "csv", these alone (a figure without any has none).
 
     Raises
     ------
+    InputError
+        Another format.
     OSError
         A file cannot be written.
     """
@@ -196,6 +199,9 @@ def keep(folder, pictures, facts, began, made_from, code):
     for p in pictures:
         png = figures.to_png(p.figure)
         files.write_bytes(folder / f"{p.name}.png", png)
+        for ending in export:
+            if ending != "csv" or p.figure.data is not None:
+                figures.save(p.figure, folder / f"{p.name}.{ending}")
         one = Kept(p.name, p.title, p.words or p.name, plain(p.facts), p.group, p.tab, f"{p.name}.png", sha256(png))
         data = {k: v.to_dict() for k in ("points", "comparison") if (v := getattr(p, k)) is not None}
         if data:
@@ -205,9 +211,12 @@ def keep(folder, pictures, facts, began, made_from, code):
         kept.append(one)
     result = Result(tuple(kept), plain(facts), time.perf_counter() - began, made_from, code)
     files.write_text(folder / "result.json", dumps(asdict(result)))
-    for old in [*folder.glob("*.png"), *folder.glob("*.data.json")]:
-        if old.name not in {name for k in kept for name in (k.file, k.data)}:
-            old.unlink()
+    written = {name for k in kept for name in (k.file, k.data)}
+    written |= {f"{k.name}.{ending}" for k in kept for ending in (*export, *(["csv"] if export else []))}
+    for ending in ("png", "data.json", "svg", "pdf", "csv"):
+        for old in folder.glob(f"*.{ending}"):
+            if old.name not in written:
+                old.unlink()
     return result
 
 

@@ -83,18 +83,50 @@ def trustworthiness(features, points, k=12):
 def knn_accuracy(points, labels, k=10):
     """Return the share of points whose label is the most frequent one among their `k` nearest others.
 
-    Ties go to the smaller label. 1 / (number of classes) is chance. Raises InputError for labels that do
-    not match, or k not below the number of points.
+    Ties go to the smaller label. Raises InputError for labels that do not match, or k not below the number of
+    points.
     """
+    return float(knn_right(points, labels, k).mean())
+
+
+def knn_right(points, labels, k=10):
+    """Return for which points (N,) the most frequent label among their `k` nearest others is their own.
+
+    As for `knn_accuracy`, which is its mean.
+    """
+    return _votes(*_neighborhoods(points, labels, k))
+
+
+def knn_chance(points, labels, rng, k=10, times=100):
+    """Return what `knn_accuracy` is where labels have nothing to do with places: its mean over shuffled labels.
+
+    Parameters
+    ----------
+    points, labels, k
+        As for `knn_accuracy`.
+    rng : numpy.random.Generator
+    times : int
+        How often the labels are shuffled.
+    """
+    neighbors, labels = _neighborhoods(points, labels, k)
+    return float(np.mean([_votes(neighbors, rng.permutation(labels)).mean() for _ in range(times)]))
+
+
+def _neighborhoods(points, labels, k):
+    """The `k` nearest others of each point, (N, k), and the labels as 0 to classes - 1."""
     points = _matrix(points, "points")
     labels = check_labels(labels, len(points), np.iinfo(np.int64).max)
     if not 1 <= k < len(points):
         raise InputError(f"k: must be at least 1 and below the number of points {len(points)}, got {k}")
     with threadpool_limits(1):
         neighbors = NearestNeighbors(n_neighbors=k).fit(points).kneighbors(return_distance=False)
-    classes, labels = np.unique(labels, return_inverse=True)
-    votes = (labels[neighbors][:, :, None] == np.arange(len(classes))).sum(1)  # (N, classes)
-    return float((votes.argmax(1) == labels).mean())
+    return neighbors, np.unique(labels, return_inverse=True)[1]
+
+
+def _votes(neighbors, labels):
+    """Whether the most frequent label among each point's neighbours is its own, (N,)."""
+    votes = (labels[neighbors][:, :, None] == np.arange(labels.max() + 1)).sum(1)  # (N, classes)
+    return votes.argmax(1) == labels
 
 
 def mosaic(images, points, grid=30, method="sorted"):

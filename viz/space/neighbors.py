@@ -92,6 +92,59 @@ def precision_at_k(indices, query_labels, database_labels):
     return (database_labels[indices] == query_labels[:, None]).mean(1)
 
 
+def joins(queries, others, distances):
+    """Return for which queries (Q,) their row of `others` would be among the nearest, were it in the database.
+
+    Parameters
+    ----------
+    queries, others : arrays (Q, ...)
+        As for `nearest`; row i of `others` (the mirror image of query i, say) is held against query i alone.
+    distances : array (Q, k)
+        Of each query's k nearest, as `nearest` returns them. Of equal distances the database's row comes first.
+
+    Raises
+    ------
+    InputError
+        Sizes that do not match, NaN or infinite values.
+    """
+    queries, others, distances = _rows(queries, "queries"), _rows(others, "others"), _rows(distances, "distances")
+    if queries.shape != others.shape or len(distances) != len(queries):
+        raise InputError(
+            f"queries, others, distances: expected one row each for a query, got {queries.shape}, {others.shape} and "
+            f"{distances.shape}"
+        )
+    own = [_squares(query, other[None], [0])[0] for query, other in zip(queries, others)]
+    return np.sqrt(own) < distances[:, -1]
+
+
+def border_colors(images, part=8):
+    """Return the mean colour (N, C), float64, of the outer 1 / `part` of each image, on all four sides.
+
+    Parameters
+    ----------
+    images : array (N, H, W, C)
+    part : int
+        The ring is H // part pixels high and W // part wide, at least one. What it holds is mostly background where
+        objects stand in the middle.
+
+    Raises
+    ------
+    InputError
+        Not images, or a `part` below 3: nothing would be left inside.
+    """
+    images = np.asarray(images)
+    if images.ndim != 4 or images.size == 0 or images.dtype.kind not in "uif":
+        raise InputError(f"images: expected numbers (N, H, W, C), got {images.dtype} of shape {images.shape}")
+    if part < 3:
+        raise InputError(f"part: must be 3 or more, got {part}")
+    N, H, W, C = images.shape
+    h, w = max(1, H // part), max(1, W // part)
+    inside, total = images[:, h : H - h, w : W - w], np.empty((N, C))
+    for some in _chunks(N, H * W * C):
+        total[some] = images[some].sum((1, 2), dtype=np.float64) - inside[some].sum((1, 2), dtype=np.float64)
+    return total / (H * W - inside.shape[1] * inside.shape[2])
+
+
 def _rows(a, what):
     a = np.asarray(a)
     if a.ndim < 2 or a.size == 0 or a.dtype.kind not in "uif":

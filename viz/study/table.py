@@ -144,15 +144,15 @@ STAGES = {
         Stage(
             "tsne",
             "t-SNE",
-            "t-SNE of the last hidden layer: a scatter by class and two mosaics, for all classes and for three.",
-            (7, 10, 14),
+            "t-SNE of the last hidden layer: a scatter by class and a mosaic, for all classes and for three.",
+            (13, 19, 24),
             papers=(TSNE, KARPATHY),
         ),
         Stage(
             "neighbors",
             "Nearest neighbours",
-            "The seven nearest images in pixels and in features, and how often they have the query's class.",
-            (8, 8, 40),
+            "The seven nearest images in pixels and in features, and what they share with the query.",
+            (11, 14, 70),
             papers=(KRIZHEVSKY, STUDENT),
         ),
         Stage(

@@ -1,15 +1,20 @@
-"""The seven nearest images in pixels and in features, and how often they have the query's class."""
+"""The seven nearest images in pixels and in features, and what they share with the query: class, background, pose."""
 
 import numpy as np
+from scipy.spatial.distance import cdist
 
+from tinycnn import files
 from viz import embedding, figures, neighbors
-from viz.metrics import statistics
+from viz.metrics.statistics import accuracy_interval, interval
 from viz.report.results import Picture
 from viz.study.subject import Study
 
 QUERIES = (223, 955, 6666, 9550, 138, 777, 8888, 2222, 222, 99)  # images of the study's figure
 K = 7
 ASKED = 1000  # random queries of each kind
+CONTROL = "untrained features"
+FLAT = 0.02  # of the range of a colour: where borders differ less, they all look the same, and no picture is drawn
+GROUP = "What else do the nearest share?"
 
 
 def run(s: Study):
@@ -19,46 +24,105 @@ def run(s: Study):
     images = np.concatenate([s.images[:split], s.test_images[:3000]])
     labels = np.concatenate([s.labels[:split], s.test_labels[:3000]])
     M, rng = len(images), s.rng("neighbors")
-    spaces = {"pixels": images.reshape(M, -1), "features": embedding.features(s.net, images, s.hidden)}
     groups = {"test": np.arange(split, M), "training": np.arange(split)}
     groups = {k: np.sort(rng.permutation(v)[:ASKED]) for k, v in groups.items()}
-    random = list(groups)
+    random, test = list(groups), groups["test"]
     groups["the study's"] = np.array([q % M for q in QUERIES])
     asked, ends = np.concatenate(list(groups.values())), np.cumsum([len(v) for v in groups.values()])
-    found, right = {}, {}  # {space: {group: neighbours (Q, K)}}, and which share of them has the query's class
-    for space, rows in spaces.items():
-        nearest = np.split(neighbors.nearest(rows[asked], rows, K, exclude=asked)[0], ends[:-1])
-        found[space] = dict(zip(groups, nearest))
+    borders = neighbors.border_colors(images) / 255
+    found, right, apart, mirrored = {}, {}, {}, {}  # {space: {group: neighbours}, {group: shares}, (Q,), (Q,)}
+    for space, embed in _spaces(s).items():
+        rows = embed(images)
+        nearest, distances = neighbors.nearest(rows[asked], rows, K, exclude=asked)
+        found[space] = dict(zip(groups, np.split(nearest, ends[:-1])))
         right[space] = {k: neighbors.precision_at_k(v, labels[groups[k]], labels) for k, v in found[space].items()}
-    shares = {space: {k: statistics.interval(right[space][k]) for k in random} for space in spaces}
+        apart[space] = np.linalg.norm(borders[found[space]["test"]] - borders[test][:, None], axis=2).mean(1)
+        mirrored[space] = neighbors.joins(rows[test], embed(images[test][:, :, ::-1]), distances[: len(test)])
+    apart["chance"] = cdist(borders[test], borders).sum(1) / (M - 1)
+    shares = {space: {k: interval(some[k]) for k in random} for space, some in right.items()}
+    less = {a: {k: interval(right["features"][k] - right[a][k]) for k in random} for a in ("pixels", CONTROL)}
+    background = {space: interval(v) for space, v in apart.items()}
+    less["background"] = {a: interval(apart["pixels"] - apart[a]) for a in ("features", CONTROL, "chance")}
+    mirror = {space: accuracy_interval(int(hit.sum()), len(hit)) for space, hit in mirrored.items()}
+    more = {a: interval(mirrored["features"].astype(float) - mirrored[a]) for a in ("pixels", CONTROL)}
     _, which, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     facts = {
         "layer": s.hidden,
         "images_searched": M,
         "queries": {k: len(groups[k]) for k in random},
         "share_of_the_7_nearest": {space: {k: vars(i) for k, i in some.items()} for space, some in shares.items()},
-        "features_less_pixels": {
-            k: vars(statistics.interval(right["features"][k] - right["pixels"][k])) for k in random
-        },
+        "features_less_pixels": {k: vars(i) for k, i in less["pixels"].items()},
+        "features_less_untrained": {k: vars(i) for k, i in less[CONTROL].items()},
         "by_chance": (sizes[which] - 1).mean() / (M - 1),
+        "background": {
+            **{space: vars(background[space]) for space in found},
+            "by_chance": vars(background["chance"]),
+            "pixels_less_features": vars(less["background"]["features"]),
+            "pixels_less_untrained": vars(less["background"][CONTROL]),
+            "pixels_less_chance": vars(less["background"]["chance"]),
+        },
+        "mirrored": {
+            **{space: vars(i) for space, i in mirror.items()},
+            "by_chance": K / M,
+            "features_less_pixels": vars(more["pixels"]),
+            "features_less_untrained": vars(more[CONTROL]),
+        },
     }
-    pictures = [_rows(s, space, images, labels, groups["the study's"], found[space]["the study's"]) for space in spaces]
+    pictures = [_rows(s, space, images, labels, groups["the study's"], found[space]["the study's"]) for space in found]
+    return [*pictures, *_charts(facts, shares, less, background, mirror, more)], facts
+
+
+def _spaces(s):
+    """What an image is looked up by: {name: function (N, H, W, C) -> (N, D)}."""
+    return {
+        "pixels": lambda images: images.reshape(len(images), -1),
+        "features": lambda images: embedding.features(s.net, images, s.hidden),
+        CONTROL: lambda images: embedding.features(s.untrained, images, s.hidden),
+    }
+
+
+def _charts(facts, shares, less, background, mirror, more):
+    """What the nearest share with their query, in numbers."""
+    n = f"{facts['queries']['test']:,} test images"
+    chance, mirror_chance = (f"By chance: {100 * some['by_chance']:.1f} %." for some in (facts, facts["mirrored"]))
     title = "Do the nearest images have the same class?"
     chart = figures.intervals(
-        {f"{space}, {k}": shares[space][k] for space in spaces for k in random},
+        {f"{space}, {k}": shares[space][k] for k in facts["queries"] for space in shares},
         title,
-        "Mean share of the 7 nearest with the query's class, 95 % intervals.",
-        "share of the 7 nearest with the query's class",
-        (facts["by_chance"], "chance"),
+        f"Mean share of the 7 nearest with the query's class, 95 % intervals over queries. {chance}",
+        "of the 7 nearest, per cent",
+        cut=True,
+        percent=True,
+        differences={f"features \N{MINUS SIGN} {space}, test": less[space]["test"] for space in ("pixels", CONTROL)},
     )
-    return [*pictures, Picture("shares", title, chart)], facts
+    pictures = [Picture("shares", title, chart)]
+    if facts["background"]["by_chance"]["mean"] > FLAT:
+        title = "Do the nearest images have the same background?"
+        chart = figures.intervals(
+            background,
+            title,
+            f"Distance of the mean colour of the border, the outer eighth, to that of the 7 nearest; {n}.",
+            "distance of colours in [0, 1]",
+            differences={f"pixels \N{MINUS SIGN} {space}": i for space, i in less["background"].items()},
+        )
+        pictures.append(Picture("background", title, chart, group=GROUP, tab="background"))
+    title = "Is its own mirror image among the 7 nearest?"
+    chart = figures.intervals(
+        mirror,
+        title,
+        f"Share of {n} for which it would be, were it among those searched. {mirror_chance}",
+        "of the queries, per cent",
+        percent=True,
+        differences={f"features \N{MINUS SIGN} {space}": i for space, i in more.items()},
+    )
+    return [*pictures, Picture("mirror", title, chart, group=GROUP, tab="mirror image")]
 
 
 def _rows(s, space, images, labels, queries, nearest):
     """The study's ten queries, each with its neighbours in one space."""
     order = np.column_stack([queries, nearest]).ravel()
     hits = (labels[nearest] == labels[queries][:, None]).sum()
-    title = f"Nearest neighbours in {space if space == 'pixels' else f'features ({s.hidden})'}"
+    title = f"Nearest neighbours in {space if space == 'pixels' else f'{space} ({s.hidden})'}"
     figure = figures.sheet(
         figures.photo(images[order]),
         K + 1,
@@ -71,4 +135,5 @@ def _rows(s, space, images, labels, queries, nearest):
         gap=10,
     )
     facts = {"space": space, "hits": hits, "shown": nearest.size}
-    return Picture(space, title, figure, words="rows", facts=facts, group="Nearest neighbours", tab=space)
+    name = files.slug(space)
+    return Picture(name, title, figure, words="rows", facts=facts, group="Nearest neighbours", tab=space)

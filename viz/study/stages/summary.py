@@ -8,7 +8,9 @@ SHARES = {  # what the figure shows, where the studies have it
     "test accuracy": ("test_accuracy",),
     "7 nearest, in pixels": ("stages", "neighbors", "share_of_the_7_nearest", "pixels", "test"),
     "7 nearest, in features": ("stages", "neighbors", "share_of_the_7_nearest", "features", "test"),
+    "7 nearest, in untrained features": ("stages", "neighbors", "share_of_the_7_nearest", "untrained features", "test"),
     "10 nearest in t-SNE": ("stages", "tsne", "all classes", "accuracy_of_10_nearest"),
+    "10 nearest in t-SNE, untrained": ("stages", "tsne", "all classes", "untrained"),
 }
 
 
@@ -22,9 +24,10 @@ def run(networks):
         {name: statistics.Interval(n["mean"], n["low"], n["high"], n["n"]) for name, n in found.items()},
         title,
         f"Mean of {facts['networks']} networks, 95 % intervals over networks; a dot for each network.",
-        "share of the images",
+        "of the images, per cent",
         dots={name: list(n["values"].values()) for name, n in found.items()},
         cut=True,
+        percent=True,
     )
     return [Picture("networks", title, chart)], facts
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from tinycnn import train
 from viz import figures
 from viz.metrics import statistics
 from viz.report.results import Picture
@@ -11,40 +12,41 @@ from viz.study.subject import Study
 def run(s: Study):
     """Return (pictures, facts)."""
     predicted, names = s.net.predict(s.test_images), s.names
-    counts = np.zeros((len(names), len(names)))
+    counts = np.zeros((len(names), len(names)), np.int64)
     np.add.at(counts, (s.test_labels, predicted), 1)
-    confusion = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    mistakes = confusion - np.diag(np.diag(confusion))
+    right, n = np.diag(counts), counts.sum(1)
+    share = counts / np.where(n, n, np.nan)[:, None]  # of a class without images: undefined
+    mistakes = np.nan_to_num(share - np.diag(np.diag(share)))
     true, answer = np.unravel_index(mistakes.argmax(), mistakes.shape)
+    none = statistics.interval([])
     facts = {
-        "test_accuracy": vars(statistics.accuracy_interval(int(np.trace(counts)), len(predicted))),
-        "accuracy_by_class": dict(zip(names, np.diag(confusion))),
-        "most_frequent_mistake": {"class": names[true], "taken_for": names[answer], "share": mistakes[true, answer]},
-        "diagonal": {"lowest": np.diag(confusion).min(), "highest": np.diag(confusion).max()},
+        "test_accuracy": vars(statistics.accuracy_interval(int(right.sum()), len(predicted))),
+        "accuracy_by_class": {
+            name: vars(statistics.accuracy_interval(int(r), int(k)) if k else none)
+            for name, r, k in zip(names, right, n)
+        },
+        "most_frequent_mistake": {
+            "class": names[true],
+            "taken_for": names[answer],
+            "images": counts[true, answer],
+            "of": n[true],
+            "share": mistakes[true, answer],
+        },
+        "diagonal": {"lowest": np.nanmin(np.diag(share)), "highest": np.nanmax(np.diag(share))},
     }
-    pictures = [
-        Picture(
-            "confusion",
-            "What is taken for what",
-            figures.shares(
-                confusion,
-                names,
-                names,
-                "What is taken for what",
-                f"True class by row, answer by column, {len(s.test_images):,} test images",
-                "per cent of the row",
-            ),
-        )
-    ]
+    title = "What is taken for what"
+    about = f"Counts of {len(predicted):,} test images; what is wrong is orange."
+    pictures = [Picture("confusion", title, figures.confusion(counts, names, title, about))]
     if s.history is not None and len(s.history.eval_steps):
-        picture, more = _curve(s)
+        picture, more = _curve(s, statistics.Interval(**facts["test_accuracy"]))
         pictures, facts = [picture, *pictures], facts | more
     return pictures, facts
 
 
-def _curve(s):
+def _curve(s, test):
     h, title = s.history, f"Training on {s.info.title}"
     at = h.best if s.held_out else len(h.eval_steps) - 1
+    seen = min(train.TRAIN_SAMPLE, len(s.images))  # training images whose accuracy was measured
     name = "held-out images" if s.held_out else "test images"
     others = {f"recipe {k}, {name}": (o.eval_steps, o.val_accuracy) for k, o in s.histories.items()}
     arrays = (np.arange(1, h.steps + 1), h.losses, h.eval_steps, h.train_accuracy, h.val_accuracy)
@@ -52,16 +54,16 @@ def _curve(s):
     facts = {
         "steps": h.steps,
         "kept_step": h.eval_steps[at],
-        "training_accuracy": h.train_accuracy[at],
+        "training_accuracy": vars(statistics.accuracy_interval(round(seen * h.train_accuracy[at]), seen)),
         "loss_of_the_last_50_steps": np.mean(h.losses[-50:]),
     }
     if s.held_out:
         right = round(s.held_out * h.val_accuracy[at])
         facts["accuracy_on_held_out_images"] = vars(statistics.accuracy_interval(right, s.held_out))
     here = {
-        "gap": h.train_accuracy[at] - h.val_accuracy[at],
         "other_recipes": sorted(s.histories),
         "held_out": s.held_out,
         "measured_on": name,
     }
-    return Picture("curve", title, figures.curves(*arrays, title, note, name, others=others), facts=here), facts
+    known = {"kept": h.eval_steps[at], "val_n": s.held_out, "test": test} if s.held_out else {}
+    return Picture("curve", title, figures.curves(*arrays, title, note, name, others, **known), facts=here), facts
