@@ -154,7 +154,7 @@ function scatter(plot, { data, draw, fit }, title) {
     }
     tip.style.translate = `${x > 0.5 ? "calc(-100% - .8rem)" : ".8rem"} ${y > 0.5 ? "calc(-100% - .8rem)" : ".8rem"}`;
     draw(canvas, i);
-    label.textContent = `${names[classes[i]]}, image ${i + 1}`;
+    label.textContent = names[classes[i]];
   };
   const hide = () => { ring.hidden = tip.hidden = true; };
   const nearest = (distance) => {
