@@ -74,7 +74,21 @@ STAGES = {
             "Every map of each convolution, after its ReLU, for test image 0.",
             (0.5, 0.5, 0.5),
         ),
-        Stage("filters", "Filters", "The weights of the first convolution.", (0.2, 0.2, 0.2)),
+        Stage(
+            "learned",
+            "What training changed",
+            "What each layer's learning is worth: the accuracy with that layer set back to its start.",
+            (1, 4, 40),
+        ),
+        Stage(
+            "frozen",
+            "Did the first layer have to learn?",
+            "The same training with the first layer kept as it started.",
+            (1, 2, 20),
+            ("frozen",),
+            sets=("digits", "shapes", "mnist"),
+        ),
+        Stage("filters", "Filters", "The filters of the first convolution, beside their start.", (0.3, 0.5, 0.5)),
         Stage(
             "maximal_activation_maps",
             "Maximal activation maps (deconvnet)",
