@@ -146,8 +146,8 @@ def test_the_frozen_network_is_compared_image_by_image(small):
 
 
 def test_an_image_s_own_map_is_the_one_it_has_most_of_compared_with_others():
-    sums = np.array([[9.0, 1, 0], [10, 3, 0], [11, 2, 0]])
-    assert maximal_activation_maps.distinctive(sums).tolist() == [0, 1, 0]  # 9/10 > 1/2; 1 < 3/2; 11/10 > 1
+    sums = np.array([[9.0, 4, 0, 0.1], [10, 12, 0, 0], [11, 8, 0, 0]])  # means 10, 8, 0, 0.03; the last is nearly dead
+    assert maximal_activation_maps.distinctive(sums).tolist() == [0, 1, 0]  # 9/10 > 4/8; 10/10 < 12/8; 11/10 > 8/8
 
 
 def test_strength_at_the_object_s_border_is_what_loops_say():

@@ -10,14 +10,15 @@ from viz.report.results import Picture
 from viz.study.stages.unpooling import blob
 from viz.study.subject import Study
 
-NAMED = 200  # images that are named from their maps, and on whose objects the maps point
+NAMED = 100  # images that are named from their maps
+POINTED = 200  # images on whose objects the maps point, where these are known
 
 
 def run(s: Study):
     """Return (pictures, facts)."""
     shown = s.examples()
-    rest = np.setdiff1d(s.rng("layer_backprop").permutation(len(s.test_images)), shown, assume_unique=True)
-    picked = np.concatenate([shown, rest])[:NAMED]
+    rest = np.setdiff1d(s.rng("saliency").permutation(len(s.test_images)), shown, assume_unique=True)
+    picked = np.concatenate([shown, rest])[: NAMED if s.masks is None else POINTED]
     images = s.test_images[picked]
     conv, relu = list(s.convs.items())[-1]
     names = s.net.layer_names
@@ -27,20 +28,20 @@ def run(s: Study):
         which: {name: _looks(net, images, layer) for name, layer in ways.items()}
         for which, net in (("trained", s.net), ("untrained", s.untrained))
     }
-    hits = {which: {name: identify(m, images) for name, m in some.items()} for which, some in maps.items()}
+    few = images[:NAMED]
+    hits = {which: {name: identify(m[:NAMED], few) for name, m in some.items()} for which, some in maps.items()}
     facts = {
         "layer": conv,
         "pool": pool,
         "maps": s.net.shapes[relu][-1],
         "images": len(images),
+        "candidates": len(few),
         "correlation_of_the_two": vars(statistics.interval(pearson(maps["trained"][conv], maps["trained"][pool]))),
-        "named": _beside(hits),
-        "named_less_saliency": {
-            name: vars(statistics.interval(hits["trained"][name] - hits["trained"]["saliency"], comparisons=2))
-            for name in (pool, conv)
-        },
-        "by_chance": 1 / len(images),
+        "named": beside(hits),
+        "named_less_saliency": _less_saliency(hits["trained"]),
+        "by_chance": 1 / len(few),
         "pointing_game": None,
+        "pointing_less_saliency": None,
     }
     title = f"What {conv} and {pool} look at"
     tiles = {"image": figures.photo(images[: len(shown)])}
@@ -59,15 +60,15 @@ def run(s: Study):
     )
     pictures = [Picture("layers", title, figure, facts={"shown": len(shown)})]
     title = "Which map shows which image it is?"
-    note = f"Images that their map names among {len(images)}, 95 % intervals."
+    note = f"Images that their map names among {len(few)}, 95 % intervals."
     rows = _rows(facts["named"])
     chart = figures.intervals(rows, title, note, "share of images named", (facts["by_chance"], "chance"))
     pictures.append(Picture("named", title, chart))
     if s.masks is not None:
         masks = s.masks[picked]
-        facts["pointing_game"] = _beside(
-            {w: {name: localization.pointing_game(masks, m) for name, m in some.items()} for w, some in maps.items()}
-        ) | pointing_controls(masks, images)
+        points = {w: {k: localization.pointing_game(masks, m) for k, m in some.items()} for w, some in maps.items()}
+        facts["pointing_game"] = beside(points) | pointing_controls(masks, images)
+        facts["pointing_less_saliency"] = _less_saliency(points["trained"])
         title = "Which map points at the object?"
         note = f"Images whose map is largest on the object, of {len(images)}, 95 % intervals."
         game = facts["pointing_game"]
@@ -75,6 +76,19 @@ def run(s: Study):
         chart = figures.intervals(rows, title, note, "share of images", chance)
         pictures.append(Picture("pointing", title, chart))
     return pictures, facts
+
+
+def beside(hits):
+    """Return for each way its share of hits, the untrained network's, and their difference paired by image.
+
+    `hits` is {"trained" and "untrained": {way: hits (N,)}}.
+    """
+    trained, untrained = hits["trained"], hits["untrained"]
+    return {
+        way: {which: vars(statistics.share(some[way])) for which, some in hits.items()}
+        | {"difference": vars(statistics.interval(trained[way] - untrained[way]))}
+        for way in trained
+    }
 
 
 def pointing_controls(masks, images):
@@ -92,11 +106,10 @@ def _looks(net, images, layer):
     return saliency.saliency(net, images) if layer is None else saliency.layer_backprop(net, images, layer)
 
 
-def _beside(hits):
-    """Shares with their intervals, the untrained network's beside each."""
-    return {
-        name: {which: vars(statistics.share(some[name])) for which, some in hits.items()} for name in hits["trained"]
-    }
+def _less_saliency(hits):
+    """How much oftener the layers' maps hit than saliency, paired by image; both together hold."""
+    others = [way for way in hits if way != "saliency"]
+    return {way: vars(statistics.interval(hits[way] - hits["saliency"], comparisons=len(others))) for way in others}
 
 
 def _rows(shares):

@@ -59,10 +59,12 @@ def at_the_border(projection, images, masks):
 def distinctive(sums):
     """Return for each image the map that it has most of compared with others, from the maps' sums (N, C), (N,).
 
-    The largest sum over the map's mean sum over the images; dead maps never.
+    The largest sum over the map's mean sum over the images; of the half of the maps with the larger means, as nearly
+    dead maps have a large share of little.
     """
     means = sums.mean(0)
-    return np.where(means > 0, sums / np.where(means > 0, means, 1), -1).argmax(1)
+    alive = (means >= np.median(means)) & (means > 0)
+    return np.where(alive, sums / np.where(alive, means, 1), -1).argmax(1)
 
 
 def _picture(s, i, conv, relu, picked, back, found):

@@ -7,10 +7,11 @@ from viz.metrics import localization, statistics
 from viz.metrics.correlation import pearson
 from viz.metrics.identification import identify
 from viz.report.results import Comparison, Picture
-from viz.study.stages.layer_backprop import pointing_controls
+from viz.study.stages.layer_backprop import beside, pointing_controls
 from viz.study.subject import Study
 
-SCORED = 200  # images whose maps are to name them, and are held against the object's mask
+NAMED = 100  # images that are named from their maps
+POINTED = 200  # images on whose objects the maps point, where these are known
 UNTRAINED = "untrained network,\nall classes"
 
 
@@ -18,39 +19,34 @@ def run(s: Study):
     """Return (pictures, facts)."""
     shown = s.examples()
     rest = np.setdiff1d(s.rng("saliency").permutation(len(s.test_images)), shown, assume_unique=True)
-    picked = np.concatenate([shown, rest])[:SCORED]
+    picked = np.concatenate([shown, rest])[: NAMED if s.masks is None else POINTED]
     images, n = s.test_images[picked], len(shown)
     predicted = s.net.predict(images)
-    maps = {  # {way: {which network: maps}}
-        way: {
-            "trained": saliency.saliency(s.net, images, None if way == "all classes" else predicted),
-            "untrained": saliency.saliency(s.untrained, images, None if way == "all classes" else predicted),
-        }
-        for way in ("all classes", "the answer")
+    targets = {"all classes": None, "the answer": predicted}
+    maps = {
+        which: {way: saliency.saliency(net, images, target) for way, target in targets.items()}
+        for which, net in (("trained", s.net), ("untrained", s.untrained))
     }
-    every, one = (maps[way]["trained"] for way in maps)
+    every, one = maps["trained"].values()
+    before, few = maps["untrained"]["all classes"], images[:NAMED]
+    named = {which: {"saliency": identify(some["all classes"][:NAMED], few)} for which, some in maps.items()}
     facts = {
         "images": len(images),
         "all_classes_with_the_answer": vars(statistics.interval(pearson(every, one))),
-        "with_the_untrained": vars(statistics.interval(pearson(every, maps["all classes"]["untrained"]))),
-        "named": {"saliency": {w: vars(statistics.share(identify(m, images))) for w, m in maps["all classes"].items()}},
-        "by_chance": 1 / len(images),
+        "with_the_untrained": vars(statistics.interval(pearson(every, before))),
+        "named": beside(named),
+        "candidates": len(few),
+        "by_chance": 1 / len(few),
         "pointing_game": None,
     }
     columns = {"image": figures.photo(images[:n])}
     if s.masks is not None:
         masks = s.masks[picked]
         columns["object"] = figures.photo(masks[:n, ..., None].astype(np.float32))
-        hits = {way: {w: localization.pointing_game(masks, m) for w, m in some.items()} for way, some in maps.items()}
-        facts["pointing_game"] = {
-            **{way: {w: vars(statistics.share(h)) for w, h in some.items()} for way, some in hits.items()},
-            **pointing_controls(masks, images),
-            "the_answer_less_chance": vars(
-                statistics.interval(hits["the answer"]["trained"] - masks.mean((1, 2), dtype=float))
-            ),
-        }
+        hits = {w: {way: localization.pointing_game(masks, m) for way, m in some.items()} for w, some in maps.items()}
+        facts["pointing_game"] = beside(hits) | pointing_controls(masks, images)
     columns |= {"all classes": figures.heat(every[:n]), "the answer": figures.heat(one[:n])}
-    columns[UNTRAINED] = figures.heat(maps["all classes"]["untrained"][:n])
+    columns[UNTRAINED] = figures.heat(before[:n])
     answers = [
         f"{s.name(t)}" + ("" if t == p else f", taken for {s.name(p)}") for t, p in zip(s.test_labels[shown], predicted)
     ]

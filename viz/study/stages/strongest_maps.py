@@ -112,7 +112,7 @@ def _patches(s, i, conv, relu, images, ranked):
 
 def _nine(tiles):
     """Up to nine tiles (9, h, w, 3) as one of 3 x 3, a thin grey line around each: many are white."""
-    zoom = max(1, 40 // tiles.shape[1])
+    zoom = max(1, 75 // tiles.shape[1])
     tiles = tiles.repeat(zoom, 1).repeat(zoom, 2)
     h, w = tiles.shape[1:3]
     block = np.full((3 * (h + 1) + 1, 3 * (w + 1) + 1, 3), LINE, np.uint8)
