@@ -95,7 +95,7 @@ def _picture(s, i, conv, relu, picked, back, found):
         for name, a, b, m in zip(names, strongest, others, own)
         for c in (name, f"map {a}", *([""] if pooled else []), "", f"map {b}", f"map {m}", "")
     ]
-    title = f"The strongest map of {conv}, back in the pixels"
+    title = f"The strongest map of {conv} in the pixels"
     figure = figures.sheet(
         figures.interleave(*columns.values()),
         len(columns),

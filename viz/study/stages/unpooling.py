@@ -57,7 +57,8 @@ def run(s: Study):
         f"{conv} {100 * g['mean']:+.1f} points ({100 * g['low']:.1f} to {100 * g['high']:.1f})"
         for conv, g in facts["switches_less_repetition"].items()
     )
-    note = f"Images named among {len(images)}, 95 % intervals. Switches less repetition, paired: {gains}."
+    note = f"Images named among {len(images)}, 95 % intervals."
+    note += f" Switches less repetition, paired: {gains}." if gains else ""
     chart = figures.intervals(rows, title, note, "share of images named", (facts["by_chance"], "chance"))
     return [*pictures, Picture("named", title, chart)], facts
 
