@@ -28,7 +28,7 @@ from viz.study.stages import tsne
 
 ROOT = Path(__file__).parents[1]
 STAGES = [stage.name for stage in table.STAGES.values() if stage.over == "network"]
-PARTS = ["training", "judge-another-seed", "judge-another-architecture", "frozen-first-layer", *STAGES]
+PARTS = ["training", "frozen-first-layer", "judge-another-seed", "judge-another-architecture", *STAGES]
 
 
 def call(argv):
