@@ -4,12 +4,29 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from tinycnn import data, models
-from viz import activations, embedding
+from viz import activations, deconvnet, embedding
+from viz import saliency as looking
+from viz.metrics.identification import identify
+from viz.metrics.orientation import oriented
 from viz.metrics.statistics import accuracy_interval
 from viz.study import sets
-from viz.study.stages import neighbors, saliency, strongest_maps, training_curve, tsne, unpooling
+from viz.study.stages import (
+    activation_maps,
+    filters,
+    frozen,
+    layer_backprop,
+    learned,
+    maximal_activation_maps,
+    neighbors,
+    saliency,
+    strongest_maps,
+    training_curve,
+    tsne,
+    unpooling,
+)
 from viz.study.subject import Study
 
 
@@ -154,38 +171,132 @@ def test_a_dead_layer_shows_no_patches(small):
     assert metrics["layers"]["conv2"]["how_often"].tolist() == [] and metrics["layers"]["conv2"]["its_share"] == 0
 
 
-def test_ways_to_unpool_are_compared_over_the_same_images(small):
-    from viz import deconvnet
+def test_ways_to_unpool_are_compared_over_the_same_images_beside_the_untrained_network(small):
+    _, facts = unpooling.run(small)
+    assert facts["images"] == 40 and facts["layers"] == ["conv2"] and facts["without_a_pool_below"] == ["conv1"]
+    start = models.build("mnist", backend="cpu", seed=0)
+    for prefix, net in (("", small.net), ("untrained_", start)):
+        hits = {}
+        for way, name in unpooling.WAYS.items():
+            projection, _ = deconvnet.project(net, small.test_images, "relu2", unpool=way)
+            hits[name] = identify(projection, small.test_images)
+            expected = accuracy_interval(int(hits[name].sum()), 40)
+            assert facts[f"{prefix}named"]["conv2"][name] == vars(expected)
+        difference = hits["switches"] - hits["repetition"]
+        gain = facts[f"{prefix}switches_less_repetition"]["conv2"]
+        assert gain["mean"] == pytest.approx(difference.mean(), abs=1e-12)
+        low, high = stats.ttest_1samp(difference, 0).confidence_interval(0.95)
+        assert (gain["low"], gain["high"]) == pytest.approx((low, high))
+    assert facts["controls"]["the image itself"]["mean"] == facts["controls"]["its edges"]["mean"] == 1
+    assert facts["controls"]["a blob anywhere"]["low"] < facts["by_chance"] == 1 / 40
 
-    _, metrics = unpooling.run(small)
-    assert metrics["images"] == 40 and metrics["layer"] == "conv2"
-    scores = {}
-    for way, name in unpooling.WAYS.items():
-        projection, _ = deconvnet.project(small.net, small.test_images, "relu2", unpool=way)
-        scores[name] = deconvnet.edge_correlation(projection, small.test_images)
-        found = metrics["correlation_with_the_edges"][name]
-        assert found["mean"] == pytest.approx(scores[name].mean(), abs=1e-6)
-        assert found["low"] < found["mean"] < found["high"]
-    gain = metrics["switches_less_repetition"]["mean"]
-    assert gain == pytest.approx((scores["switches"] - scores["repetition"]).mean(), abs=1e-6)
+
+def test_a_layer_s_learning_is_worth_what_is_lost_without_it(small):
+    trained = models.build("mnist", backend="cpu", seed=0)
+    trained.params["conv1"]["w"] *= 3  # changes no answer: no layer has a bias
+    trained.params["fc2"]["w"][...] = trained.params["fc2"]["w"][:, ::-1].copy()
+    labels = trained.predict(small.test_images)
+    before = {layer: {k: a.copy() for k, a in p.items()} for layer, p in trained.params.items()}
+    s = replace(small, net=trained, test_labels=labels)
+    _, facts = learned.run(s)
+    assert facts["accuracy"]["mean"] == 1 and facts["images"] == 40
+    for layer, f in facts["layers"].items():
+        net = models.build("mnist", backend="cpu", seed=0)
+        for name in trained.params:
+            if name != layer:
+                net.params[name] = before[name]
+        right = net.predict(small.test_images) == labels
+        assert f["accuracy"] == vars(accuracy_interval(int(right.sum()), 40))
+        assert f["cost"]["mean"] == pytest.approx(1 - right.mean())
+    assert facts["layers"]["conv1"]["cost"]["mean"] == facts["layers"]["fc1"]["cost"]["mean"] == 0
+    assert facts["layers"]["fc2"]["cost"]["mean"] > 0.5
+    assert facts["layers"]["conv1"]["change_relative_to_the_start"] == pytest.approx(2, rel=1e-6)
+    assert facts["layers"]["conv1"]["correlation_with_the_start"] == pytest.approx(1)
+    assert facts["first_at_random"]["accuracy"]["n"] == learned.DRAWS
+    for layer, p in before.items():
+        assert all((trained.params[layer][k] == a).all() for k, a in p.items())  # the network is as it was
+
+
+def test_the_frozen_network_is_compared_image_by_image(small):
+    other = models.build("mnist", backend="cpu", seed=2)
+    _, facts = frozen.run(replace(small, frozen=other))
+    a, b = (net.predict(small.test_images) == small.test_labels for net in (small.net, other))
+    assert facts["accuracy"]["mean"] == a.mean() and facts["frozen_accuracy"]["mean"] == b.mean()
+    gain, expected = facts["learned_less_frozen"], stats.ttest_rel(a.astype(float), b).confidence_interval(0.95)
+    assert (gain["low"], gain["high"]) == pytest.approx((expected.low, expected.high))
+
+
+def test_an_image_s_own_map_is_the_one_it_has_most_of_compared_with_others():
+    sums = np.array([[9.0, 4, 0, 0.1], [10, 12, 0, 0], [11, 8, 0, 0]])  # means 10, 8, 0, 0.03; the last is nearly dead
+    assert maximal_activation_maps.distinctive(sums).tolist() == [0, 1, 0]  # 9/10 > 4/8; 10/10 < 12/8; 11/10 > 8/8
+
+
+def test_strength_at_the_object_s_border_is_what_loops_say():
+    rng = np.random.default_rng(0)
+    images, projection = rng.random((3, 12, 12, 3)), rng.normal(size=(3, 12, 12, 3))
+    masks = np.zeros((3, 12, 12), bool)
+    masks[:2, 3:10, 2:9] = True
+    edges, expected = deconvnet.edges(images), []
+    for n in range(2):
+        border, other = [], []
+        for y, x in np.ndindex(12, 12):
+            inside = [masks[n, i, j] for i, j in np.ndindex(12, 12) if abs(i - y) + abs(j - x) <= 2]
+            strength = np.abs(projection[n, y, x]).max()
+            if any(inside) and not all(inside):
+                border.append(strength)
+            elif edges[n, y, x] > edges[n].mean():
+                other.append(strength)
+        expected.append(np.mean(border) / np.mean(other))
+    found = maximal_activation_maps.at_the_border(projection, images, masks)
+    assert found[:2] == pytest.approx(expected) and np.isnan(found[2])
+
+
+def test_what_a_map_answers_to_is_a_correlation_over_images():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (30, 6, 7, 3), np.uint8)
+    x = images.astype(float).mean((1, 2))
+    found = strongest_maps.answers_to(3 * x[:, 2] - 1.5 * (x[:, 0] + x[:, 1]), images)
+    assert found["blue"] == pytest.approx(1)
+    assert found["brightness"] == pytest.approx(np.corrcoef(x.mean(1), 2 * x[:, 2] - x[:, 0] - x[:, 1])[0, 1])
+    assert strongest_maps.answers_to(images[..., 0].mean((1, 2)), images[..., :1])["blue"] is None
+    assert strongest_maps.answers_to(deconvnet.edges(images).mean((1, 2)), images)["edges"] == pytest.approx(1)
+
+
+def test_maps_point_at_objects_and_name_images_beside_their_controls(small):
+    masks = np.zeros((40, 28, 28), bool)
+    masks[:39, 9:19, 9:19] = True  # one image has no object
+    s = replace(small, masks=masks)
+    _, facts = layer_backprop.run(s)
+    from_pool = looking.layer_backprop(small.net, small.test_images, "pool2")
+    best = from_pool.reshape(40, -1).argmax(1)[:39]
+    expected = accuracy_interval(int(masks.reshape(40, -1)[np.arange(39), best].sum()), 39)
+    game = facts["pointing_game"]
+    assert game["pool2"]["trained"] == vars(expected) | {"undefined": 1}
+    assert game["by_chance"] == pytest.approx(100 / 784) and game["centred blob"]["mean"] == 1
+    assert facts["named"]["pool2"]["trained"]["mean"] == identify(from_pool, small.test_images).mean()
+    _, facts = saliency.run(s)
+    one = looking.saliency(small.net, small.test_images, small.net.predict(small.test_images))
+    hits = masks.reshape(40, -1)[np.arange(40), one.reshape(40, -1).argmax(1)][:39]
+    assert facts["pointing_game"]["the answer"]["trained"]["mean"] == hits.mean()
+    _, facts = activation_maps.run(s)
+    found = facts["conv1"]
+    assert found["position"]["trained"]["n"] == found["outline"]["trained"]["n"] == found["maps"] == 32
+    maps = activations.maps(small.net, small.test_images, "relu1")
+    named = [np.nan_to_num(identify(maps[..., m], small.test_images)).mean() for m in range(32)]
+    assert named[3] == 0 and found["outline"]["trained"]["mean"] == pytest.approx(np.mean(named))
+
+
+def test_filters_are_held_against_their_start(small):
+    _, facts = filters.run(replace(small, seed=1))  # the network of seed 1, untrained but for two biases
+    assert facts["correlation_with_the_start"]["mean"] == pytest.approx(1)
+    assert facts["change_relative_to_the_start"]["mean"] == 0
+    assert facts["oriented"]["difference"]["mean"] == 0
+    assert facts["oriented"]["trained"]["mean"] == oriented(activations.filters(small.net)).mean()
 
 
 def test_a_stage_draws_the_same_numbers_whatever_was_drawn_before(small):
     first = small.rng("tsne").random()
     assert small.rng("neighbors").random() != first == small.rng("tsne").random()
-
-
-def test_the_pointing_game_is_what_loops_say():
-    rng = np.random.default_rng(0)
-    maps, masks = rng.random((20, 5, 6)), rng.random((20, 5, 6)) < 0.4
-    hits, mass = 0, 0.0
-    for m, mask in zip(maps, masks):
-        best = max((m[y, x], y, x) for y in range(5) for x in range(6))
-        hits += bool(mask[best[1], best[2]])
-        mass += sum(m[y, x] for y in range(5) for x in range(6) if mask[y, x]) / m.sum()
-    score = saliency.score(maps, masks)
-    assert score["pointing_game_hit_rate"] == hits / 20
-    assert score["mass_inside_the_object"] == pytest.approx(mass / 20, abs=1e-12)
 
 
 def test_examples_show_as_many_classes_as_there_are():

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from tinycnn import InputError
-from viz.metrics.statistics import Interval, accuracy_interval, interval, over_networks, paired
+from viz.metrics.statistics import Interval, accuracy_interval, interval, over_networks, paired, share
 
 
 def test_the_interval_is_the_mean_and_student_s_quantile_times_the_standard_error():
@@ -45,6 +45,16 @@ def test_the_interval_of_an_accuracy_is_scipy_s(right, n, level):
 
 def test_347_of_360_right_is_93_9_to_97_9_per_cent():
     assert f"{accuracy_interval(347, 360):.1%}" == "96.4 % (93.9 to 97.9 %)"
+
+
+def test_a_share_leaves_out_what_is_undefined_and_counts_it():
+    found = share([1, 0, np.nan, 1, 1, np.nan])
+    assert vars(found) == vars(accuracy_interval(3, 4)) | {"undefined": 2}
+    nothing = share([np.nan, np.nan])
+    assert np.isnan([nothing.mean, nothing.low, nothing.high]).all() and (nothing.n, nothing.undefined) == (0, 2)
+    for bad in ([0, 2], [[0, 1]], [-0.1]):
+        with pytest.raises(InputError, match="hits"):
+            share(bad)
 
 
 def test_the_interval_holds_the_true_mean_in_95_of_100_samples():

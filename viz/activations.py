@@ -132,8 +132,8 @@ def strongest(maps):
     return maps.sum((1, 2), dtype=np.float64).argmax(1)
 
 
-def wins(net, images, layer):
-    """Count for how many images each map of `layer` is the strongest, the one with the largest sum of activations.
+def sums(net, images, layer):
+    """Return the sum of each map's activations in each image, float64 (N, C).
 
     Parameters
     ----------
@@ -143,23 +143,21 @@ def wins(net, images, layer):
     layer : str
         A layer with maps.
 
-    Returns
-    -------
-    wins : int array (C,)
-        The first of equals wins; an image in which no map has a positive sum counts for none.
-    means : float64 array (C,)
-        The mean activation of each map, over all images and places.
-
     Raises
     ------
     InputError
         Unknown layer or one without maps, unfit images.
     """
     images = images_for(net, images, "images")
-    H, W, C = net.shapes[map_layer(net, layer)]
-    counts, total = np.zeros(C, np.int64), np.zeros(C)
-    for _, a in outputs(net, images, layer):
-        sums = a.sum((1, 2), dtype=np.float64)  # (n, C)
-        counts += np.bincount(sums.argmax(1)[sums.max(1) > 0], minlength=C)
-        total += sums.sum(0)
-    return counts, total / (len(images) * H * W)
+    found = np.empty((len(images), net.shapes[map_layer(net, layer)][-1]))
+    for some, a in outputs(net, images, layer):
+        found[some] = a.sum((1, 2), dtype=np.float64)
+    return found
+
+
+def wins(sums):
+    """Count for how many images each map is the strongest, from the maps' `sums` (N, C); int array (C,).
+
+    The first of equals wins; an image in which no map has a positive sum counts for none.
+    """
+    return np.bincount(sums.argmax(1)[sums.max(1) > 0], minlength=sums.shape[1])

@@ -85,24 +85,9 @@ def edges(images):
     if images.ndim != 4:
         raise InputError(f"images: expected shape (N, H, W, C), got {images.shape}")
     grey = images.mean(-1, dtype=np.float64) / (255 if images.dtype == np.uint8 else 1)
-    return np.stack([np.hypot(*(ndimage.sobel(one, axis, mode="nearest") for axis in (0, 1))) for one in grey])
+    sides = ((1, 2), (2, 1))  # the difference along one axis of each image, smoothed along the other
+    return np.hypot(*(_along(_along(grey, (-1, 0, 1), a), (1, 2, 1), b) for a, b in sides))
 
 
-def edge_correlation(projection, images):
-    """Return how well each projection follows the edges of its image, (N,).
-
-    Pearson's correlation, over the pixels, of the largest absolute value of the projection over the colours with
-    the image's `edges`; 0 where one of the two is the same everywhere.
-
-    Raises
-    ------
-    InputError
-        Arrays that do not have the same shape (N, H, W, C).
-    """
-    drawn, there = np.asarray(projection), edges(images)
-    if drawn.shape != np.shape(images):
-        raise InputError(f"projection: expected the images' shape {np.shape(images)}, got {drawn.shape}")
-    drawn = np.abs(drawn.astype(np.float64)).max(-1)
-    a, b = ((v - v.mean((1, 2), keepdims=True)).reshape(len(v), -1) for v in (drawn, there))
-    size = np.sqrt((a * a).sum(1) * (b * b).sum(1))
-    return (a * b).sum(1) / np.where(size > 0, size, np.inf)
+def _along(x, weights, axis):
+    return ndimage.correlate1d(x, weights, axis, mode="nearest")

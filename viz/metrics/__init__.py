@@ -1,1 +1,1 @@
-"""Which picture, and which number, to believe: intervals so far."""
+"""Which picture, and which number, to believe: intervals, what a map shows, and where it points."""

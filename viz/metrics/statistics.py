@@ -119,6 +119,26 @@ def accuracy_interval(right, n, level=0.95):
     return Interval(p, low, high, n)
 
 
+def share(hits, level=0.95):
+    """Return the share of hits among `hits` (N,) of 1, 0 and NaN with its score interval: see `accuracy_interval`.
+
+    What is undefined (NaN) is left out, and counted; where nothing else is there, the share is NaN.
+
+    Raises
+    ------
+    InputError
+        Numbers outside of 0 to 1, or a level outside of 0 to 1.
+    """
+    hits = np.asarray(hits, np.float64)
+    seen = hits[~np.isnan(hits)]
+    if hits.ndim != 1 or (seen < 0).any() or (seen > 1).any():
+        raise InputError(f"hits: expected a row of numbers from 0 to 1, or NaN, got shape {hits.shape}")
+    undefined = len(hits) - len(seen)
+    if not len(seen):
+        return Interval(np.nan, np.nan, np.nan, 0, undefined)
+    return replace(accuracy_interval(float(seen.sum()), len(seen), level), undefined=undefined)
+
+
 def _tail(level):
     """The probability beyond each bound."""
     if not 0 < level < 1:

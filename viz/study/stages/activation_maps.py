@@ -1,17 +1,22 @@
-"""Every map of each convolution, after its ReLU, for test image 0."""
+"""Every map of each convolution, after its ReLU, for test image 0; and what single maps still tell of an image."""
 
 import numpy as np
+from scipy import ndimage
 
 from tinycnn import files
 from viz import activations, figures
+from viz.metrics import identification, localization, statistics
 from viz.report.results import Picture
 from viz.study.subject import Study
+
+TOLD = 50  # images that single maps are to name, and on whose objects they are to point
 
 
 def run(s: Study):
     """Return (pictures, facts)."""
     pictures, facts = [], {}
     image, label = s.test_images[:1], s.name(s.test_labels[0])
+    picked = np.sort(s.rng("activation_maps").permutation(len(s.test_images))[:TOLD])
     for i, (conv, relu) in enumerate(s.convs.items()):
         maps = activations.maps(s.net, image, relu)[0].transpose(2, 0, 1)  # (C, H, W)
         C, H, W = maps.shape
@@ -21,6 +26,8 @@ def run(s: Study):
             "maps_all_zero": (maps.max((1, 2)) == 0).sum(),
             "share_of_units_above_zero": (maps > 0).mean(),
             "largest": maps.max(),
+            "images": len(picked),
+            **_told(s, relu, picked),
         }
         title = f"What {conv} answers: {C} maps of {H}×{W}"
         figure = figures.sheet(
@@ -45,3 +52,27 @@ def run(s: Study):
             )
         )
     return pictures, facts
+
+
+def _told(s, relu, picked):
+    """What each map of a layer alone tells of an image: which one it is, and, with masks, where its object is."""
+    images = s.test_images[picked]
+    candidates, masks = identification.outlines(images), None if s.masks is None else s.masks[picked]
+    outline, on = {}, {}
+    for which, net in (("trained", s.net), ("untrained", s.untrained)):
+        maps = activations.maps(net, images, relu)
+        size = 1, images.shape[1] / maps.shape[1], images.shape[2] / maps.shape[2]
+        named, pointed = [], []
+        for one in np.moveaxis(maps, 3, 0):
+            one = ndimage.zoom(one, size, order=1, mode="nearest", grid_mode=True) if max(size) > 1 else one
+            hits = identification.named(one, candidates)
+            named.append(np.nan_to_num(hits).mean())  # dark everywhere: it shows no outline
+            if masks is not None:
+                gain = statistics.interval(localization.pointing_game(masks, one) - masks.mean((1, 2)))
+                pointed.append(float(gain.low > 0))
+        outline[which] = named
+        on[which] = pointed
+    found = {which: vars(statistics.interval(named)) for which, named in outline.items()}
+    found["difference"] = vars(statistics.interval(np.subtract(outline["trained"], outline["untrained"])))
+    position = None if masks is None else {which: vars(statistics.share(pointed)) for which, pointed in on.items()}
+    return {"outline": found, "position": position}

@@ -1,42 +1,124 @@
-"""The gradients of every map of a layer with respect to the pixels, put together."""
+"""The gradients of every map of a layer with respect to the pixels, put together; what they show beside saliency."""
 
 import numpy as np
 
-from viz import figures, saliency
+from viz import deconvnet, figures, saliency
+from viz.metrics import localization, statistics
+from viz.metrics.correlation import pearson
+from viz.metrics.identification import identify
 from viz.report.results import Picture
+from viz.study.stages.unpooling import blob
 from viz.study.subject import Study
+
+NAMED = 100  # images that are named from their maps
+POINTED = 200  # images on whose objects the maps point, where these are known
 
 
 def run(s: Study):
     """Return (pictures, facts)."""
     shown = s.examples()
-    images = s.test_images[shown]
+    rest = np.setdiff1d(s.rng("saliency").permutation(len(s.test_images)), shown, assume_unique=True)
+    picked = np.concatenate([shown, rest])[: NAMED if s.masks is None else POINTED]
+    images = s.test_images[picked]
     conv, relu = list(s.convs.items())[-1]
     names = s.net.layer_names
     pool = names[names.index(relu) + 1]
-    from_relu, from_pool = (saliency.layer_backprop(s.net, images, layer) for layer in (relu, pool))
-    title = f"What {conv} and {pool} look at"
-    figure = figures.sheet(
-        figures.interleave(figures.photo(images), figures.heat(from_relu), figures.heat(from_pool)),
-        6,
-        title,
-        "Gradient of each map's sum, largest absolute value over colours and maps.",
-        captions=[c for label in s.test_labels[shown] for c in (s.name(label), "", "")],
-        heads=2 * ["image", conv, pool],
-        group=3,
-        scale=("magma", 0, 1, "share of the map's 99.5th percentile"),
-    )
+    ways = {"saliency": None, pool: pool, conv: relu}
+    maps = {
+        which: {name: _looks(net, images, layer) for name, layer in ways.items()}
+        for which, net in (("trained", s.net), ("untrained", s.untrained))
+    }
+    few = images[:NAMED]
+    hits = {which: {name: identify(m[:NAMED], few) for name, m in some.items()} for which, some in maps.items()}
     facts = {
         "layer": conv,
         "pool": pool,
         "maps": s.net.shapes[relu][-1],
-        "correlation_of_the_two": np.mean([correlation(a, b) for a, b in zip(from_relu, from_pool)]),
+        "images": len(images),
+        "candidates": len(few),
+        "correlation_of_the_two": vars(statistics.interval(pearson(maps["trained"][conv], maps["trained"][pool]))),
+        "named": beside(hits),
+        "named_less_saliency": _less_saliency(hits["trained"]),
+        "by_chance": 1 / len(few),
+        "pointing_game": None,
+        "pointing_less_saliency": None,
     }
-    return [Picture("layers", title, figure, facts={"shown": len(shown)})], facts
+    title = f"What {conv} and {pool} look at"
+    tiles = {"image": figures.photo(images[: len(shown)])}
+    for which, some in maps.items():
+        for name in (pool, conv):
+            head = f"untrained,\n{name}" if which == "untrained" else name
+            tiles[head] = figures.heat(some[name][: len(shown)])
+    figure = figures.sheet(
+        figures.interleave(*tiles.values()),
+        len(tiles),
+        title,
+        "Gradient of each map's sum, largest absolute value over colours and maps.",
+        captions=[c for label in s.test_labels[shown] for c in (s.name(label), *[""] * (len(tiles) - 1))],
+        heads=list(tiles),
+        scale=("magma", 0, 1, "share of the map's 99.5th percentile"),
+    )
+    pictures = [Picture("layers", title, figure, facts={"shown": len(shown)})]
+    title = "Which map shows which image it is?"
+    note = f"Images that their map names among {len(few)}, 95 % intervals."
+    rows = _rows(facts["named"])
+    chart = figures.intervals(rows, title, note, "share of images named", (facts["by_chance"], "chance"))
+    pictures.append(Picture("named", title, chart))
+    if s.masks is not None:
+        masks = s.masks[picked]
+        points = {w: {k: localization.pointing_game(masks, m) for k, m in some.items()} for w, some in maps.items()}
+        facts["pointing_game"] = beside(points) | pointing_controls(masks, images)
+        facts["pointing_less_saliency"] = _less_saliency(points["trained"])
+        title = "Which map points at the object?"
+        note = f"Images whose map is largest on the object, of {len(images)}, 95 % intervals."
+        game = facts["pointing_game"]
+        rows, chance = _rows({k: v for k, v in game.items() if k != "by_chance"}), (game["by_chance"], "chance")
+        chart = figures.intervals(rows, title, note, "share of images", chance)
+        pictures.append(Picture("pointing", title, chart))
+    return pictures, facts
 
 
-def correlation(a, b):
-    """Pearson's correlation of two arrays; 0 where one is the same everywhere."""
-    a, b = a.ravel() - a.mean(), b.ravel() - b.mean()
-    size = np.sqrt((a @ a) * (b @ b))
-    return float(a @ b / size) if size > 0 else 0.0
+def beside(hits):
+    """Return for each way its share of hits, the untrained network's, and their difference paired by image.
+
+    `hits` is {"trained" and "untrained": {way: hits (N,)}}.
+    """
+    trained, untrained = hits["trained"], hits["untrained"]
+    return {
+        way: {which: vars(statistics.share(some[way])) for which, some in hits.items()}
+        | {"difference": vars(statistics.interval(trained[way] - untrained[way]))}
+        for way in trained
+    }
+
+
+def pointing_controls(masks, images):
+    """Return the pointing game of what no network had a part in: the image's edges and a centred blob, and chance."""
+    blobs = np.broadcast_to(blob(masks.shape[1:]), masks.shape)
+    return {
+        "edges of the image": vars(statistics.share(localization.pointing_game(masks, deconvnet.edges(images)))),
+        "centred blob": vars(statistics.share(localization.pointing_game(masks, blobs))),
+        "by_chance": masks[masks.any((1, 2))].mean(),
+    }
+
+
+def _looks(net, images, layer):
+    """The map of a layer, or of all classes."""
+    return saliency.saliency(net, images) if layer is None else saliency.layer_backprop(net, images, layer)
+
+
+def _less_saliency(hits):
+    """How much oftener the layers' maps hit than saliency, paired by image; both together hold."""
+    others = [way for way in hits if way != "saliency"]
+    return {way: vars(statistics.interval(hits[way] - hits["saliency"], comparisons=len(others))) for way in others}
+
+
+def _rows(shares):
+    """The rows of a chart."""
+    rows = {}
+    for name, found in shares.items():
+        if "trained" not in found:
+            rows[name] = statistics.Interval(**found)
+            continue
+        rows |= {name: statistics.Interval(**found["trained"])}
+        rows |= {f"{name}, untrained": statistics.Interval(**found["untrained"])}
+    return rows

@@ -3,65 +3,64 @@
 import numpy as np
 
 from viz import figures, saliency
+from viz.metrics import localization, statistics
+from viz.metrics.correlation import pearson
+from viz.metrics.identification import identify
 from viz.report.results import Comparison, Picture
-from viz.study.stages.layer_backprop import correlation
+from viz.study.stages.layer_backprop import beside, pointing_controls
 from viz.study.subject import Study
 
-SCORED = 500  # images whose maps are held against the object's mask
+NAMED = 100  # images that are named from their maps
+POINTED = 200  # images on whose objects the maps point, where these are known
+UNTRAINED = "untrained network,\nall classes"
 
 
 def run(s: Study):
     """Return (pictures, facts)."""
     shown = s.examples()
-    images = s.test_images[shown]
+    rest = np.setdiff1d(s.rng("saliency").permutation(len(s.test_images)), shown, assume_unique=True)
+    picked = np.concatenate([shown, rest])[: NAMED if s.masks is None else POINTED]
+    images, n = s.test_images[picked], len(shown)
     predicted = s.net.predict(images)
-    every = saliency.saliency(s.net, images)
-    one = saliency.saliency(s.net, images, target=predicted)
-    columns = {"image": figures.photo(images), "all classes": figures.heat(every), "the answer": figures.heat(one)}
-    facts = {"all_classes_with_the_answer": np.mean([correlation(a, b) for a, b in zip(every, one)]), "masks": None}
+    targets = {"all classes": None, "the answer": predicted}
+    maps = {
+        which: {way: saliency.saliency(net, images, target) for way, target in targets.items()}
+        for which, net in (("trained", s.net), ("untrained", s.untrained))
+    }
+    every, one = maps["trained"].values()
+    before, few = maps["untrained"]["all classes"], images[:NAMED]
+    named = {which: {"saliency": identify(some["all classes"][:NAMED], few)} for which, some in maps.items()}
+    facts = {
+        "images": len(images),
+        "all_classes_with_the_answer": vars(statistics.interval(pearson(every, one))),
+        "with_the_untrained": vars(statistics.interval(pearson(every, before))),
+        "named": beside(named),
+        "candidates": len(few),
+        "by_chance": 1 / len(few),
+        "pointing_game": None,
+    }
+    columns = {"image": figures.photo(images[:n])}
     if s.masks is not None:
-        mask = figures.photo(s.masks[shown][..., None].astype(np.float32))
-        columns = {"image": columns.pop("image"), "object": mask, **columns}
-        facts["masks"] = _against_the_masks(s)
+        masks = s.masks[picked]
+        columns["object"] = figures.photo(masks[:n, ..., None].astype(np.float32))
+        hits = {w: {way: localization.pointing_game(masks, m) for way, m in some.items()} for w, some in maps.items()}
+        facts["pointing_game"] = beside(hits) | pointing_controls(masks, images)
+    columns |= {"all classes": figures.heat(every[:n]), "the answer": figures.heat(one[:n])}
+    columns[UNTRAINED] = figures.heat(before[:n])
     answers = [
         f"{s.name(t)}" + ("" if t == p else f", taken for {s.name(p)}") for t, p in zip(s.test_labels[shown], predicted)
     ]
-    blocks, title = 2 if len(columns) == 3 else 1, "Saliency: which pixels the answer hangs on"
+    title = "Saliency: which pixels the answer hangs on"
     figure = figures.sheet(
         figures.interleave(*columns.values()),
-        blocks * len(columns),
+        len(columns),
         title,
         "Absolute gradient of the scores, largest over the colours.",
         captions=[c for answer in answers for c in [answer] + [""] * (len(columns) - 1)],
-        heads=blocks * list(columns),
-        group=len(columns),
+        heads=list(columns),
         scale=("magma", 0, 1, "share of the map's 99.5th percentile"),
     )
-    here = {"shown": len(shown), "layer": s.output, "count": len(s.info.classes), "columns": list(columns)}
-    return [Picture("saliency", title, figure, facts=here, comparison=Comparison(answers, columns))], facts
-
-
-def _against_the_masks(s):
-    """How well each way finds the object."""
-    masks, images = s.masks[:SCORED], s.test_images[:SCORED]
-    answer = s.net.predict(images)
-    ways = {
-        "gradient, all classes": (None, "gradient"),
-        "gradient, the answer": (answer, "gradient"),
-        "guided, the answer": (answer, "guided"),
-        "deconvnet, the answer": (answer, "deconvnet"),
-    }
-    maps = {name: saliency.saliency(s.net, images, target=t, rule=rule) for name, (t, rule) in ways.items()}
-    by_chance = {"pointing_game_hit_rate": masks.mean(), "mass_inside_the_object": masks.mean()}
-    return {
-        "images": len(images),
-        "scores": {name: score(m, masks) for name, m in maps.items()} | {"by chance": by_chance},
-    }
-
-
-def score(maps, masks):
-    """The pointing game (Zhang et al. 2016) and the share of the saliency that lies on the object."""
-    N = len(maps)
-    hits = masks.reshape(N, -1)[np.arange(N), maps.reshape(N, -1).argmax(1)]
-    inside = (maps * masks).sum((1, 2)) / np.maximum(maps.sum((1, 2)), 1e-30)
-    return {"pointing_game_hit_rate": hits.mean(), "mass_inside_the_object": inside.mean()}
+    heads = [name.replace("\n", " ") for name in columns]
+    here = {"shown": n, "layer": s.output, "count": len(s.info.classes), "columns": heads}
+    compared = Comparison(answers, dict(zip(heads, columns.values())))
+    return [Picture("saliency", title, figure, facts=here, comparison=compared)], facts

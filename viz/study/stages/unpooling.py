@@ -1,9 +1,11 @@
-"""Three ways to undo a max-pool on the way back, and how well each follows the edges of the image."""
+"""Three ways to undo a max-pool on the way back, and from which of them the image can be told."""
 
 import numpy as np
 
+from tinycnn.layers import MaxPool2D
 from viz import deconvnet, figures
 from viz.metrics import statistics
+from viz.metrics.identification import identify
 from viz.report.results import Comparison, Picture
 from viz.study.subject import Study
 
@@ -13,37 +15,97 @@ WAYS = {"switches": "switches", "repeat": "repetition", "center": "window centre
 
 def run(s: Study):
     """Return (pictures, facts)."""
-    conv, relu = list(s.convs.items())[-1]
-    shown, picked = s.examples(), s.rng("unpooling").permutation(len(s.test_images))[:COMPARED]
-    images, many = s.test_images[shown], s.test_images[np.sort(picked)]
-    drawn, numbers, scores = [], [], {}
-    for way, name in WAYS.items():
-        projection, strongest = deconvnet.project(s.net, images, relu, unpool=way)
-        drawn.append(figures.signed(projection))
-        numbers.append(deconvnet.edge_correlation(projection, images))
-        scores[name] = deconvnet.edge_correlation(deconvnet.project(s.net, many, relu, unpool=way)[0], many)
-    means = {name: statistics.interval(score) for name, score in scores.items()}
-    names = [s.name(label) for label in s.test_labels[shown]]
-    columns = [figures.photo(images), figures.heat(deconvnet.edges(images)), *drawn]
-    heads = ["image", "edges", *WAYS.values()]
-    title, chart = f"Ways to undo a max-pool: {conv} back in the pixels", f"Which way follows the edges? {conv}"
-    facts = {
-        "images": len(many),
-        "layer": conv,
-        "correlation_with_the_edges": {name: vars(m) for name, m in means.items()},
-        "switches_less_repetition": vars(statistics.interval(scores["switches"] - scores["repetition"])),
+    shown = s.examples()
+    rest = np.setdiff1d(s.rng("unpooling").permutation(len(s.test_images)), shown, assume_unique=True)
+    picked = np.concatenate([shown, rest])[:COMPARED]
+    images, layers = s.test_images[picked], _with_a_pool_below(s)
+    hits, pictures = {"trained": {}, "untrained": {}}, []
+    for conv, relu in layers.items():
+        drawn = {}
+        for which, net in (("trained", s.net), ("untrained", s.untrained)):
+            hits[which][conv] = {}
+            for way, name in WAYS.items():
+                projection, strongest = deconvnet.project(net, images, relu, unpool=way)
+                hits[which][conv][name] = identify(projection, images)
+                drawn[which, name] = projection[: len(shown)], strongest[: len(shown)]
+        if conv == list(layers)[-1]:
+            pictures.append(_sheet(s, conv, images[: len(shown)], drawn, hits, s.test_labels[shown]))
+    controls = {
+        "the image itself": identify(images, images),
+        "its edges": identify(deconvnet.edges(images), images),
+        "a blob anywhere": identify(_blobs(len(images), images.shape[1:3], s.rng("unpooling blobs")), images),
     }
-    sheet = figures.sheet(
-        figures.interleave(*columns),
+    facts = {
+        "images": len(images),
+        "layers": list(layers),
+        "without_a_pool_below": [conv for conv in s.convs if conv not in layers],
+        "named": _shares(hits["trained"]),
+        "untrained_named": _shares(hits["untrained"]),
+        "switches_less_repetition": _gains(hits["trained"]),
+        "untrained_switches_less_repetition": _gains(hits["untrained"]),
+        "controls": {name: vars(statistics.share(h)) for name, h in controls.items()},
+        "by_chance": 1 / len(images),
+    }
+    rows = {
+        f"{conv}, {name}{', untrained' if which == 'untrained' else ''}": statistics.share(h)
+        for conv in layers
+        for which in hits
+        for name, h in hits[which][conv].items()
+    } | {name: statistics.share(h) for name, h in controls.items()}
+    title = "From which way can the image be told?"
+    gains = "; ".join(
+        f"{conv} {100 * g['mean']:+.1f} points ({100 * g['low']:.1f} to {100 * g['high']:.1f})"
+        for conv, g in facts["switches_less_repetition"].items()
+    )
+    note = f"Images named among {len(images)}, 95 % intervals."
+    note += f" Switches less repetition, paired: {gains}." if gains else ""
+    chart = figures.intervals(rows, title, note, "share of images named", (facts["by_chance"], "chance"))
+    return [*pictures, Picture("named", title, chart)], facts
+
+
+def blob(shape):
+    """Return a centred Gaussian blob, (H, W); its width is a quarter of the image's."""
+    y, x = (np.arange(n) - (n - 1) / 2 for n in shape)
+    return np.exp(-(y[:, None] ** 2 + x**2) / (2 * (min(shape) / 4) ** 2))
+
+
+def _blobs(N, shape, rng):
+    """The blob, moved at random for each of N images."""
+    moves = rng.integers(0, shape, (N, 2))
+    return np.stack([np.roll(blob(shape), move, (0, 1)) for move in moves])
+
+
+def _with_a_pool_below(s):
+    """The convolutions, each with its ReLU, whose projections pass a max-pool."""
+    names = s.net.layer_names
+    first = min((names.index(layer.name) for layer in s.net.layers if isinstance(layer, MaxPool2D)), default=len(names))
+    return {conv: relu for conv, relu in s.convs.items() if names.index(conv) > first}
+
+
+def _shares(hits):
+    return {conv: {name: vars(statistics.share(h)) for name, h in ways.items()} for conv, ways in hits.items()}
+
+
+def _gains(hits):
+    return {conv: vars(statistics.interval(ways["switches"] - ways["repetition"])) for conv, ways in hits.items()}
+
+
+def _sheet(s, conv, images, drawn, hits, labels):
+    """The images shown by every way, and whether each names them."""
+    names, title = [s.name(label) for label in labels], f"Ways to undo a max-pool: {conv} back in the pixels"
+    columns = {"image": figures.photo(images), "its edges": figures.heat(deconvnet.edges(images))}
+    said = [names, [""] * len(images)]
+    for which, way in [*(("trained", name) for name in WAYS.values()), ("untrained", "switches")]:
+        head = way if which == "trained" else f"untrained, {way}"
+        columns[head] = figures.signed(drawn[which, way][0])
+        said.append(["named" if hit == 1 else "not named" for hit in hits[which][conv][way][: len(images)]])
+    figure = figures.sheet(
+        figures.interleave(*columns.values()),
         len(columns),
         title,
-        "Number: correlation of the projection's strength with the image's edges.",
-        captions=[c for name, r in zip(names, np.transpose(numbers)) for c in (name, "", *(f"{v:.2f}" for v in r))],
-        heads=heads,
+        "Below each projection: whether it names its image among all.",
+        captions=[c for row in zip(*said) for c in row],
+        heads=[name.replace(", ", ",\n") for name in columns],
     )
-    label = "correlation with the image's edges"
-    compared = Comparison(names, dict(zip(heads, columns)))
-    return [
-        Picture("unpooling", title, sheet, facts={"maps": strongest, "zero": s.zero}, comparison=compared),
-        Picture("edges", chart, figures.intervals(means, chart, f"Mean of {len(many)} images, 95 % intervals.", label)),
-    ], facts
+    facts = {"maps": drawn["trained", "switches"][1], "zero": s.zero, "layer": conv}
+    return Picture("unpooling", title, figure, facts=facts, comparison=Comparison(names, columns))
