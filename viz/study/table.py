@@ -116,8 +116,16 @@ STAGES = {
             "maximization",
             "Activation maximization",
             "Images made to excite classes and hidden units, way by way, and whether other networks recognise them.",
-            (40, 60, 280),
+            (40, 60, 380),
             ("judges", "effort"),
+        ),
+        Stage(
+            "ablation",
+            "One factor at a time",
+            "The ascent with one factor changed, and our recipe with one part left out, judged alike.",
+            (30, 45, 280),
+            ("judges", "effort"),
+            sets=(),
         ),
         Stage(
             "summary",
