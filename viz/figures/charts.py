@@ -135,7 +135,7 @@ def shares(values, rows, heads, title, note="", label="per cent", groups=None, b
     heads = [*heads, *beside]
     most = max(4, int(11 * (w - 6) / (13.6 * 5.5)))  # letters in a line, 5.5 points high
     heads = [_wrapped(str(head), most) for head in heads]
-    head_lines = max(str(s).count("\n") + 1 for s in heads) + (1.4 if groups else 0)
+    head_lines = max(str(s).count("\n") + 1 for s in heads) + (1.5 if groups else 0)
     fig, y = page(title, note, below=round(8 + 27 * head_lines) + R * row_height + 96)
     top = y + round(8 + 27 * head_lines)
     ax = fig.add_axes(fig.box(left, top, C * w, R * row_height))
@@ -147,8 +147,8 @@ def shares(values, rows, heads, title, note="", label="per cent", groups=None, b
         fig.write(left + (j + 0.5) * w, top - 6, head, size=size, ha="center", va="bottom", color=SOFT)
     at = left
     for name, count in (groups or {}).items():
-        fig.write(at + count * w / 2, y + 6, name, size=11, ha="center", weight="bold")
-        line = fig.add_axes(fig.box(at + 6, y + 36, count * w - 12, 1))
+        fig.write(at + count * w / 2, y + 8, name, ha="center")
+        line = fig.add_axes(fig.box(at + 6, y + 40, count * w - 12, 1))
         line.set(xticks=[], yticks=[], facecolor=SOFT)
         line.spines[:].set_visible(False)
         at += count * w

@@ -71,7 +71,7 @@ def confidence(net, x, classes):
 
 
 def log_odds(net, x, classes):
-    """Return y_c - log sum_{j != c} exp(y_j) = log(p_c / (1 - p_c)), y the logits of each image and c its class, (N,)."""
+    """Return log(p_c / (1 - p_c)) = y_c - log sum_{j != c} exp(y_j), y an image's logits and c its class, (N,)."""
     y, at = net.logits(x).astype(np.float64), (np.arange(len(x)), classes)
     own = y[at]
     y[at] = -np.inf

@@ -21,16 +21,16 @@ UNITS = 16
 def run(s: Study):
     """Return (pictures, facts)."""
     trial, about_the_trial = _trial(s)
-    recipes, factors = ways.published(s)
+    published, factors = ways.published(s)
     study = ways.go(s, ways.regularized())
-    papers = ways.go(s, recipes | {"ours": ways.ours(s)})
+    papers = ways.go(s, published | {"ours": ways.ours(s)})
     controls = ways.controls(s)
     verdicts = {way.name: judges.judge(s, way) for way in (*study, *papers, *controls)}
     nothing, names = verdicts["nothing"], [way.name for way in study[1:]]
     pictures = [
         trial,
         grid(s, study, verdicts, "classes", "with the study's regularizers"),
-        grid(s, papers, verdicts, "published", "by published recipes and by ours"),
+        *_published(s, papers, verdicts),
         _table(s, verdicts),
         *gains(s, {name: verdicts[name] for name in names}, nothing, "gains", "nothing"),
         _best(s, papers[-1], controls[0], verdicts["ours"]),
@@ -63,7 +63,7 @@ def about(s):
 
 
 def _trial(s):
-    """The study's preliminary trial, class 3 from zeros by plain ascent, at its rate and at one of ours, by iterations."""
+    """The study's preliminary trial, class 3 from zeros by plain ascent, at its rate and at one of ours."""
     c, published = min(3, len(s.info.classes) - 1), recipes.PRELIMINARY
     own = published.optimizer.rate * ways.scale(s, published, [c])
     kinds = {f"rate_{published.optimizer.rate:g}": published.optimizer, "ours": Constant(own)}
@@ -113,7 +113,7 @@ def grid(s, some, verdicts, name, how):
     votes = np.sum([[judges.named(net, way.shown, way.classes) for way in some] for net in s.judges.values()], 0)
     votes = np.transpose(votes) if n else np.zeros(seen.shape, int)
     title = f"What each class looks like, {how}"
-    others = f"; others: how many of {n} judges name the class (a frame: all)" if n else ""
+    others = f"; others: how many of {n} judges name the class" if n else ""
     figure = figures.sheet(
         figures.photo(np.stack([way.shown for way in some], 1).reshape(-1, *s.net.input_shape)),
         len(heads),
@@ -122,10 +122,17 @@ def grid(s, some, verdicts, name, how):
         captions=[_mark(p, k if n else None) for p, k in zip(seen.ravel(), votes.ravel())],
         rows=s.names,
         heads=[head.replace(" ", "\n", 1) for head in heads],
-        frames=[figures.RIGHT if n and k == n else None for k in votes.ravel()],
     )
     facts = {"columns": heads, "lowest": seen.min(), "highest": seen.max()}
     return Picture(name, title, figure, facts=facts)
+
+
+def _published(s, papers, verdicts):
+    """The papers' recipes as published, and with their rates scaled, each beside ours: two tabs of one place."""
+    for tab, chosen in (("as published", papers[:-1:2]), ("scaled", papers[1:-1:2])):
+        name = "published" if tab == "as published" else tab
+        made = grid(s, (*chosen, papers[-1]), verdicts, name, f"by published recipes, {tab}, and ours")
+        yield replace(made, words="published", group="published", tab=tab, facts=made.facts | {"tab": tab})
 
 
 def gains(s, verdicts, other, name, than):
@@ -149,23 +156,20 @@ def gains(s, verdicts, other, name, than):
 
 def _table(s, verdicts):
     """Every way and every control in numbers, judged alike."""
-    columns = {"confidence_as_made": "as made", "confidence_as_judged": "as judged"}
-    columns |= {f"confidence_of_{name}": name for name in s.judges}
+    columns = {"confidence_as_judged": "itself"} | {f"confidence_of_{name}": name for name in s.judges}
     title = "All images, judged alike"
-    found = [judges.means(v) for v in verdicts.values()]
-    beside = {"judges' log-odds": [_number(v["log_odds"], 1) for v in found]} if s.judges else {}
-    beside["total variation"] = [_number(v["total_variation"], 3) for v in found]
-    if s.judges:
-        beside["classes all name"] = [_number(v["recognised"], 0) for v in found]
+    found, n = [judges.means(v) for v in verdicts.values()], len(s.judges)
+    beside = {"log\N{NON-BREAKING HYPHEN}odds": ("log_odds", 1), "classes all name": ("recognised", 0)} if n else {}
+    beside["total variation"] = ("total_variation", 3)
     figure = figures.shares(
         [[v[name] for name in columns] for v in found],
         list(verdicts),
         list(columns.values()),
         title,
-        "Mean over the classes; colours: confidence in the class, per cent.",
+        "Means over the classes that the images were made for; confidence in per cent.",
         "per cent",
-        groups={"the network": 2, "judges": len(s.judges)} if s.judges else {"the network": 2},
-        beside=beside,
+        groups={"confidence of": 1 + n} | ({"judges": 2} if n else {}) | {"image": 1},
+        beside={head: [f"{v[name]:.{digits}f}" for v in found] for head, (name, digits) in beside.items()},
     )
     return Picture("recognised", title, figure)
 
@@ -187,10 +191,6 @@ def _best(s, ours, photographs, verdict):
         group=2,
     )
     return Picture("best", title, figure, facts={"confidence": verdict["confidence_as_judged"].mean()})
-
-
-def _number(value, digits):
-    return "\N{EN DASH}" if np.isnan(value) else f"{value:.{digits}f}"
 
 
 def _mark(confidence, votes):
@@ -229,7 +229,7 @@ def _hidden(s, i, layer, relu):
         figures.interleave(figures.photo(made), figures.photo(real)),
         8,
         title,
-        f"Left: made to excite the {facts['kind']}; right: what excites it most in {facts['searched']} test images.",
+        f"Left: made to excite it; right: what does so most in {facts['searched']} test images.",
         captions=[text for unit in units for text in (f"{unit}: made", "real")],
         frames=[figures.SOFT] * (2 * len(units)),
         group=2,
