@@ -102,14 +102,14 @@ def one_factor(s):
     return {"base": BASE} | {
         name: replace(BASE, **change)
         for name, change in {
-            "start: noise": {"start": presets.NOISE},
-            "start: mean colour": {"mean": color(s)},
+            "start noise": {"start": presets.NOISE},
+            "mean colour": {"mean": color(s)},
             "log-odds": {"objective": "log-odds"},
             "spectrum": {"parametrization": own.parametrization},
             "moved copies": {"transforms": own.transforms},
             "plain gradient": {"optimizer": presets.STUDY_CODE.optimizer},
-            "a third of the steps": {"steps": BASE.steps // 3},
-            "within [0, 1]": {"regularizers": r.Clip(0, 1)},
+            "fewer steps": {"steps": BASE.steps // 3},
+            "clipped pixels": {"regularizers": r.Clip(0, 1)},
         }.items()
     }
 
@@ -118,13 +118,13 @@ def left_out(s):
     """Return ours, and ours with each of its parts put back to the base's in turn."""
     own = ours(s)
     fields = {
-        "start": "start from zeros",
+        "start": "from zeros",
         "objective": "class score",
         "parametrization": "pixels",
         "transforms": "not moved",
         "views": "one copy",
-        "optimizer": "rate of the base",
-        "steps": "steps of the base",
+        "optimizer": "base's rate",
+        "steps": "base's steps",
         "regularizers": "no decay",
     }
     return {"ours": own} | {name: replace(own, **{f: getattr(BASE, f)}) for f, name in fields.items()}

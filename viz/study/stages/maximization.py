@@ -56,7 +56,7 @@ def about(s):
     return {
         "classes": len(s.info.classes),
         "judges": list(s.judges),
-        "judges_and_others": s.about_judges,
+        "about_judges": s.about_judges,
         "share_of_the_iterations": s.effort,
         "least_iterations": ways.LEAST,
     }
@@ -121,7 +121,7 @@ def grid(s, some, verdicts, name, how):
         f"Self: the network's confidence in the class{others}.",
         captions=[_mark(p, k if n else None) for p, k in zip(seen.ravel(), votes.ravel())],
         rows=s.names,
-        heads=[head.replace(" ", "\n", 1) for head in heads],
+        heads=[head.replace(" ", "\n") for head in heads],
     )
     facts = {"columns": heads, "lowest": seen.min(), "highest": seen.max()}
     return Picture(name, title, figure, facts=facts)
@@ -156,17 +156,19 @@ def gains(s, verdicts, other, name, than):
 
 def _table(s, verdicts):
     """Every way and every control in numbers, judged alike."""
-    columns = {"confidence_as_judged": "itself"} | {f"confidence_of_{name}": name for name in s.judges}
+    columns = {"confidence_as_judged": "the\nnetwork"} | {
+        f"confidence_of_{name}": name.replace(" ", "\n", 1) for name in s.judges
+    }
     title = "All images, judged alike"
     found, n = [judges.means(v) for v in verdicts.values()], len(s.judges)
-    beside = {"log\N{NON-BREAKING HYPHEN}odds": ("log_odds", 1), "classes all name": ("recognised", 0)} if n else {}
-    beside["total variation"] = ("total_variation", 3)
+    beside = {"log\N{NON-BREAKING HYPHEN}odds": ("log_odds", 1), "classes\nall name": ("recognised", 0)} if n else {}
+    beside["total\nvariation"] = ("total_variation", 3)
     figure = figures.shares(
         [[v[name] for name in columns] for v in found],
         list(verdicts),
         list(columns.values()),
         title,
-        "Means over the classes that the images were made for; confidence in per cent.",
+        "Means over the classes; confidence in per cent.",
         "per cent",
         groups={"confidence of": 1 + n} | ({"judges": 2} if n else {}) | {"image": 1},
         beside={head: [f"{v[name]:.{digits}f}" for v in found] for head, (name, digits) in beside.items()},
@@ -194,7 +196,7 @@ def _best(s, ours, photographs, verdict):
 
 
 def _mark(confidence, votes):
-    own = f"self\N{NO-BREAK SPACE}{100 * confidence:.0f}\N{NO-BREAK SPACE}%"
+    own = f"self\N{NO-BREAK SPACE}{100 * confidence:.0f}\N{NARROW NO-BREAK SPACE}%"
     return own if votes is None else f"{own} others\N{NO-BREAK SPACE}{votes}"
 
 
@@ -230,7 +232,7 @@ def _hidden(s, i, layer, relu):
         8,
         title,
         f"Left: made to excite it; right: what does so most in {facts['searched']} test images.",
-        captions=[text for unit in units for text in (f"{unit}: made", "real")],
+        captions=[text for unit in units for text in (str(unit), "real")],
         frames=[figures.SOFT] * (2 * len(units)),
         group=2,
     )
