@@ -271,6 +271,18 @@ def test_a_table_of_shares_prints_each_number():
     assert all(n in printed for n in ("0", "25", "50", "100"))
 
 
+def test_a_table_has_heads_in_groups_and_columns_beside_that_are_no_shares():
+    values, beside = [[0.25, 0.5], [0.75, 1.0]], {"log-odds": ["-1.5", "2.5"]}
+    fig = figures.shares(values, ["a", "b"], ["c", "d"], "Title", groups={"both": 2, "one": 1}, beside=beside)
+    fig.canvas.draw()
+    drawn = {t.get_text(): t.get_window_extent() for t in fig.texts}
+    assert {"both", "one", "log-odds", "-1.5", "2.5", "25", "100"} <= set(drawn)
+    image = next(ax for ax in fig.axes if ax.images).get_window_extent()
+    assert drawn["100"].x1 < image.x1 < drawn["2.5"].x0 and drawn["one"].x0 > image.x1 > drawn["both"].x1
+    assert fig.data[1][-2:] == [("a", "log-odds", "-1.5"), ("b", "log-odds", "2.5")]
+    assert fig.data[1][0] == ("a", "c", 0.25)
+
+
 @pytest.mark.parametrize("names", [["x" * 200, "y"], ["German short-haired pointer", "English springer"] * 6])
 def test_a_table_with_long_names_stays_on_the_page_and_keeps_them_in_its_data(names):
     fig = figures.shares(np.eye(len(names)), names, names, "Title")

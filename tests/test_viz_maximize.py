@@ -12,11 +12,12 @@ from viz.ascent import Recipe
 from viz.ascent.maximize import deprocess, maximize, maximize_ways
 from viz.ascent.optimizers import Adam, Constant, Mahendran, Normalized, Progress
 from viz.ascent.parametrize import Spectral
-from viz.ascent.recipes import MAHENDRAN, NOISE, OURS, PRELIMINARY, YOSINSKI_SETS, for_size, hidden
+from viz.ascent.recipes import MAHENDRAN, NOISE, OURS, PRELIMINARY, STUDY_CODE, YOSINSKI_SETS, for_size, hidden
 from viz.ascent.regularizers import (
     L2,
     Blur,
     BoundedRange,
+    BoxBlur,
     Clip,
     ClipContribution,
     ClipNorm,
@@ -324,6 +325,22 @@ def test_the_preset_of_the_nearest_size_is_taken():
     assert hidden(96, dense=False).optimizer.size == pytest.approx(hidden(32, dense=False).optimizer.size / 3)
 
 
+def test_the_study_s_code_is_a_loop_of_step_blur_decay_and_clipping(conv):
+    """x <- x + gradient; the mean of 3x3 pixels, mirrored at the border; x <- 0.9 x; the lower half to 0."""
+    r = maximize(conv, "fc", 1, STUDY_CODE, steps=4)
+    dy = np.eye(conv.shapes["fc"][0], dtype=conv.dtype)[[1]]
+    x = np.zeros((1, *conv.input_shape), conv.dtype)
+    for _ in range(4):
+        g = conv.backward(conv.forward(x), dy, at="fc", rule="gradient")
+        x = x + g
+        padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), "symmetric")
+        H, W = x.shape[1:3]
+        x = 0.9 * sum(padded[:, i : i + H, j : j + W] for i in range(3) for j in range(3)) / 9
+        size = np.abs((x * g).sum(-1))
+        x = np.where((size < np.median(size))[..., None], 0, x)
+    np.testing.assert_allclose(r.last, x, atol=1e-5 * np.abs(x).max())
+
+
 def test_no_step_returns_the_start(conv):
     start = np.random.default_rng(1).random((2, 8, 9, 3))
     r = maximize(conv, "fc", [0, 1], steps=0, start=start, mean=0.25)
@@ -356,7 +373,7 @@ def test_a_dead_unit_leaves_its_image_alone_under_every_optimizer(conv):
         assert (r.last == r.images).all() and np.isfinite(r.last).all() and (r.scores == 0).all()
 
 
-@pytest.mark.parametrize("preset", [PRELIMINARY, *YOSINSKI_SETS, MAHENDRAN], ids=str)
+@pytest.mark.parametrize("preset", [PRELIMINARY, STUDY_CODE, *YOSINSKI_SETS, MAHENDRAN], ids=str)
 def test_every_preset_raises_the_score_of_a_class_and_keeps_float32(preset):
     net = models.build("mnist", seed=0)
     net.params["conv1"]["b"][...] = 0.1  # with no bias at all, a black image has no gradient
@@ -367,7 +384,9 @@ def test_every_preset_raises_the_score_of_a_class_and_keeps_float32(preset):
 
 
 def test_the_presets_hold_the_papers_constants_for_pixels_up_to_1():
-    assert PRELIMINARY == Recipe(0, "activation", Constant(1000), 100, (), (), None)
+    assert PRELIMINARY == Recipe(0, "activation", Constant(10), 500, (), (), None)
+    steps = (BoxBlur(3), Decay(0.1), ClipContribution(50))
+    assert STUDY_CODE == Recipe(0, "activation", Constant(1), 300, steps, (), None)
     assert [s.steps for s in YOSINSKI_SETS] == [500, 750, 1000, 1000]
     assert [type(s.optimizer) for s in YOSINSKI_SETS] == [Progress, Constant, Constant, Progress]
     assert [round(s.optimizer.rate * 255**2, 9) for s in YOSINSKI_SETS[1:3]] == [100, 100]

@@ -9,6 +9,7 @@ from viz.ascent.regularizers import (
     B,
     Blur,
     BoundedRange,
+    BoxBlur,
     Clip,
     ClipContribution,
     ClipNorm,
@@ -82,7 +83,7 @@ def test_penalties_keep_float32(penalty):
 
 @pytest.mark.parametrize(
     "step",
-    [Decay(0.1), Blur(0.5), ClipNorm(30), ClipContribution(30), NormProjection(0.1), Clip(-0.1, 0.1)],
+    [Decay(0.1), Blur(0.5), BoxBlur(3), ClipNorm(30), ClipContribution(30), NormProjection(0.1), Clip(-0.1, 0.1)],
     ids=repr,
 )
 def test_steps_keep_float32_and_leave_their_input_alone(step):
@@ -107,6 +108,15 @@ def test_blur_spreads_a_point_as_a_gaussian_within_its_own_colour_and_image():
     gaussian = np.exp(-(i**2 + j**2) / (2 * 1.2**2)) * (abs(i) <= 5) * (abs(j) <= 5)  # cut at 4 sigma
     np.testing.assert_allclose(y[0, :, :, 0], gaussian / gaussian.sum(), atol=EXACT)
     assert (y[0, :, :, 1] == 0).all() and (y[1] == 0).all()
+
+
+def test_a_box_blur_is_the_mean_of_the_pixels_around_mirrored_at_the_border(x):
+    y = BoxBlur(3).apply(x)
+    U, H, W, C = x.shape
+    for n, i, j, c in np.ndindex(*x.shape):
+        rows = [min(max(i + a, 0), H - 1) for a in (-1, 0, 1)]  # one pixel beyond the border is the border itself
+        columns = [min(max(j + b, 0), W - 1) for b in (-1, 0, 1)]
+        assert y[n, i, j, c] == pytest.approx(np.mean([x[n, v, u, c] for v in rows for u in columns]), abs=EXACT)
 
 
 def test_blur_acts_at_the_end_of_every_nth_iteration(x):
@@ -158,6 +168,7 @@ def test_norm_projection_bounds_pixels_and_keeps_their_direction(x):
         (lambda: Decay(1.5), "theta"),
         (lambda: Blur(0), "sigma"),
         (lambda: Blur(1, every=0), "every"),
+        (lambda: BoxBlur(2), "size"),
         (lambda: ClipNorm(101), "percentile"),
         (lambda: ClipContribution(-1), "percentile"),
         (lambda: NormProjection(0), "bound"),

@@ -116,3 +116,20 @@ class Adam:
         v += dtype(0.001) * (g * g - v)
         unbiased = m / dtype(1 - 0.9**t)
         return dtype(self.rate) * unbiased / (np.sqrt(v / dtype(1 - 0.999**t)) + dtype(1e-8))
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """dx = factor times what another optimizer adds: its constants, on a network whose gradients have another size."""
+
+    optimizer: object
+    factor: float
+
+    def __post_init__(self):
+        require(self, "factor", isinstance(self.factor, Real) and 0 < self.factor < np.inf, "be positive and finite")
+
+    def init(self, x):
+        return self.optimizer.init(x)
+
+    def change(self, state, g, t):
+        return g.dtype.type(self.factor) * self.optimizer.change(state, g, t)

@@ -19,7 +19,7 @@ Pixels run over [0, 1]; the papers' constants for [0, 255] are divided by 255.
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import gaussian_filter1d
+from scipy.ndimage import gaussian_filter1d, uniform_filter1d
 
 from tinycnn.errors import InputError
 
@@ -74,6 +74,19 @@ class Blur:
             return x
         x = gaussian_filter1d(x, self.sigma, axis=1, mode="reflect")
         return gaussian_filter1d(x, self.sigma, axis=2, mode="reflect")
+
+
+@dataclass(frozen=True)
+class BoxBlur:
+    """Each pixel becomes the mean of the `size` x `size` pixels around it; the border as for `Blur`."""
+
+    size: int
+
+    def __post_init__(self):
+        require(self, "size", isinstance(self.size, int) and self.size >= 1 and self.size % 2, "be an odd whole number")
+
+    def apply(self, x, gradient=None, iteration=0, mean=0.0):
+        return uniform_filter1d(uniform_filter1d(x, self.size, axis=1), self.size, axis=2)  # both mirror the border
 
 
 @dataclass(frozen=True)

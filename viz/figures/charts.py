@@ -221,18 +221,31 @@ def places(fig, points):
     return np.column_stack([x, 1 - y])
 
 
-def shares(values, rows, heads, title, note="", label="per cent"):
+def shares(values, rows, heads, title, note="", label="per cent", groups=None, beside=None):
     """Draw a table of shares in [0, 1], values (R, C), as numbers on colour.
 
     Names that are too long are wrapped above a column, and stand upright or are cut where that is not enough; the data
     have them whole.
+
+    Parameters
+    ----------
+    values : array (R, C)
+    rows, heads : R and C strings
+    title, note, label : str
+        `label` names the colours.
+    groups : {name: number of columns}, optional
+        What columns have in common, from the left: a second line of heads.
+    beside : {head: R strings}, optional
+        Columns at the right that are no shares: as they stand, on white.
     """
-    values = np.asarray(values, float)
+    values, beside = np.asarray(values, float), beside or {}
     R, C = values.shape
     table = [(rows[i], heads[j], values[i, j].item()) for i in range(R) for j in range(C)]
+    table += [(rows[i], head, texts[i]) for head, texts in beside.items() for i in range(R)]
     rows = [_cut(" ".join(str(row).split()), 32) for row in rows]
-    row_height, left = 54, MARGIN + 16 + 14 * max(map(len, rows))
-    w = (WIDTH - left - MARGIN) / C
+    row_height, left = 54 if R <= 16 else 38, MARGIN + 16 + 14 * max(map(len, rows))
+    w = (WIDTH - left - MARGIN) / (C + len(beside))
+    heads = [*heads, *beside]
 
     def letters(heads):
         return max(len(part) for head in heads for part in head.split("\n"))
@@ -243,16 +256,26 @@ def shares(values, rows, heads, title, note="", label="per cent"):
     heads = [_wrapped(str(head), 18) for head in heads] if turned else level
     head_lines = max(head.count("\n") + 1 for head in heads)
     size = min(11, 11 * w / (25 * head_lines + 2)) if turned else size
-    room = 12.6 * letters(heads) + 8 if turned else 27 * head_lines
-    fig, y = page(title, note, below=8 + room + R * row_height + 96)
-    top = y + 8 + room
-    ax = fig.add_axes(fig.box(left, top, WIDTH - left - MARGIN, R * row_height))
+    room = (12.6 * letters(heads) + 8 if turned else 27 * head_lines) + (40 if groups else 0)
+    fig, y = page(title, note, below=round(8 + room) + R * row_height + 96)
+    top = y + round(8 + room)
+    ax = fig.add_axes(fig.box(left, top, C * w, R * row_height))
     ax.imshow(values, cmap="cividis", vmin=0, vmax=1, aspect="auto")
     ax.set_axis_off()
     for j, head in enumerate(heads):
         style = {"size": size, "ha": "center", "va": "bottom", "color": SOFT, "rotation": 90 * turned}
         fig.write(left + (j + 0.5) * w, top - 6, head, **style)
+    at = left
+    for name, count in (groups or {}).items():
+        fig.write(at + count * w / 2, y + 8, name, ha="center")
+        line = fig.add_axes(fig.box(at + 6, y + 40, count * w - 12, 1))
+        line.set(xticks=[], yticks=[], facecolor=SOFT)
+        line.spines[:].set_visible(False)
+        at += count * w
     for i in range(R):
+        for j, texts in enumerate(beside.values(), C):
+            x, height = left + (j + 0.5) * w, top + (i + 0.5) * row_height
+            fig.write(x, height, texts[i], size=11, ha="center", va="center")
         fig.write(left - 12, top + (i + 0.5) * row_height, rows[i], size=11, ha="right", va="center")
         for j in range(C):
             ink = "white" if values[i, j] < 0.55 else INK
@@ -260,7 +283,7 @@ def shares(values, rows, heads, title, note="", label="per cent"):
             x, y = left + (j + 0.5) * w, top + (i + 0.5) * row_height
             fig.write(x, y, number, size=11, ha="center", va="center", color=ink)
     bar = ("cividis", 0, 100, label)
-    colorbar(fig, bar, left, top + R * row_height + 8, WIDTH - left - MARGIN)
+    colorbar(fig, bar, left, top + R * row_height + 8, C * w)
     fig.data = ("row", "column", "value"), table
     return fig
 

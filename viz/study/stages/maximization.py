@@ -4,12 +4,12 @@ from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
-from scipy.special import softmax
 
 from tinycnn import files, streams
 from tinycnn.layers import Conv2D, ReLU
 from viz import activations, embedding, figures, maximize
 from viz.ascent import recipes
+from viz.ascent.optimizers import Constant
 from viz.report.results import Picture
 from viz.study import judges, ways
 from viz.study.subject import Study
@@ -21,131 +21,183 @@ UNITS = 16
 def run(s: Study):
     """Return (pictures, facts)."""
     trial, about_the_trial = _trial(s)
-    study, published, real = ways.study_ways(s), ways.published_ways(s), ways.surest(s)
-    verdicts = {way.name: judges.judge(s, way) for way in (*study, *published, real)}
+    published, factors = ways.published(s)
+    study = ways.go(s, ways.regularized())
+    papers = ways.go(s, published | {"ours": ways.ours(s)})
+    controls = ways.controls(s)
+    verdicts = {way.name: judges.judge(s, way) for way in (*study, *papers, *controls)}
+    nothing, names = verdicts["nothing"], [way.name for way in study[1:]]
     pictures = [
         trial,
-        _classes(s, study, verdicts, "classes", "with the study's regularizers"),
-        _classes(s, published, verdicts, "published", "by published recipes and by ours"),
+        grid(s, study, verdicts, "classes", "with the study's regularizers"),
+        *_published(s, papers, verdicts),
         _table(s, verdicts),
-        _best(s, published[-1], real, verdicts),
+        *gains(s, {name: verdicts[name] for name in names}, nothing, "gains", "nothing"),
+        _best(s, papers[-1], controls[0], verdicts["ours"]),
         *[_hidden(s, i, layer, relu) for i, (layer, relu) in enumerate(_hidden_layers(s.net))],
     ]
-    facts = {
+    return pictures, about(s) | {
         "layer": s.output,
-        "classes": len(s.info.classes),
-        "judges": list(s.judges),
-        "share_of_the_iterations": s.effort,
-        "least_iterations": ways.LEAST,
-        "photographs": ways.PER_CLASS,
+        "photographs_of_a_class": ways.PHOTOGRAPHS,
         "trial": about_the_trial,
         "ways": {name: judges.means(v) for name, v in verdicts.items()},
+        "all_five_less_nothing": vars(judges.gain(verdicts["all five"], nothing)),
+        "photographs": judges.means(verdicts["photographs"]),
+        "scaled_by": factors,
+        "how": ways.ABOUT,
+        "ours": ways.about_ours(s),
+        "tuned": ways.TUNED,
         "iterations": ways.iterations(s),
     }
-    return pictures, facts
+
+
+def about(s):
+    """Return what captions of generated images say of classes, judges and a short run."""
+    return {
+        "classes": len(s.info.classes),
+        "judges": list(s.judges),
+        "about_judges": s.about_judges,
+        "share_of_the_iterations": s.effort,
+        "least_iterations": ways.LEAST,
+    }
 
 
 def _trial(s):
-    """The study's preliminary trial: class 3, from zeros, plain ascent; after more and more steps."""
-    c, recipe = min(3, len(s.info.classes) - 1), recipes.PRELIMINARY
-    steps = ways.steps(s, recipe.steps)
-    times = sorted({min(t, steps) for t in (1, 3, 10, 30, steps)})
-    runs, x = [], recipe.start
+    """The study's preliminary trial, class 3 from zeros by plain ascent, at its rate and at one of ours."""
+    c, published = min(3, len(s.info.classes) - 1), recipes.PRELIMINARY
+    own = published.optimizer.rate * ways.scale(s, published, [c])
+    kinds = {f"rate_{published.optimizer.rate:g}": published.optimizer, "ours": Constant(own)}
+    steps = ways.steps(s, published.steps, published.steps)
+    times = sorted({min(t, steps) for t in (1, 3, 10, 30, 100, steps)})
+    parts, x = [], [published.start] * len(kinds)
     for before, after in pairwise([0, *times]):
-        part = replace(recipe, steps=after - before, start=x)
-        runs.append(maximize.maximize(s.net, s.output, [c], part, seed=s.seed))
-        x = runs[-1].last
-    last, m = np.concatenate([r.last for r in runs]), runs[-1]
-    shown = maximize.deprocess(last)
-    logits = s.net.logits(np.concatenate([last, ways.bits(shown)]).astype(s.net.dtype))
-    made, seen = softmax(logits.astype(np.float64), axis=-1)[:, c].reshape(2, -1)
+        some = [replace(published, optimizer=o, steps=after - before, start=y) for o, y in zip(kinds.values(), x)]
+        parts.append(maximize.maximize_ways(s.net, s.output, [c], some, seed=s.seed))
+        x = [m.last for m in parts[-1]]
+    way = ways.Way("trial", np.concatenate([part[i].last for i in range(len(kinds)) for part in parts]), c)
+    made, seen = (judges.confidence(s.net, y, c) for y in (way.raw, way.shown))
+    odds = [judges.log_odds(net, way.shown, c) for net in s.judges.values()]
+    odds = np.mean(odds, axis=0) if odds else np.full(len(seen), np.nan)
     title = f"First trial: class {s.name(c)}, unrestrained"
     figure = figures.sheet(
-        figures.photo(shown),
+        figures.photo(way.shown),
         len(times),
         title,
-        f"Plain gradient ascent with step {recipe.optimizer.rate:g}, after so many iterations.",
+        "Plain gradient ascent, by iterations. Below: the network's confidence in the image as shown.",
         heads=[f"{t}" for t in times],
-        captions=[f"{100 * p:.0f} %" for p in made],
+        rows=[f"rate {rate:.2g}" for rate in (published.optimizer.rate, own)],
+        captions=[f"{100 * p:.0f} %" for p in seen],
     )
-    facts = {
-        "class_name": s.name(c),
-        "rate": recipe.optimizer.rate,
-        "shown_after_iterations": times,
-        "score": m.scores[-1, 0],
-        "confidence_as_made": made[-1],
-        "confidence_as_shown": seen[-1],
-        "lowest_pixel": m.last.min(),
-        "highest_pixel": m.last.max(),
-    }
+    facts = {"class_name": s.name(c), "shown_after_iterations": times, "final": times[-1]}
+    for i, name in enumerate(kinds):
+        j = slice(i * len(times), (i + 1) * len(times))
+        facts[name] = {
+            "rate": kinds[name].rate,
+            "confidence_after": dict(zip(times, seen[j].tolist())),
+            "confidence_as_made_at_the_end": made[j][-1],
+            "confidence_at_the_end": seen[j][-1],
+            "log_odds_after": dict(zip(times, odds[j].tolist())),
+            "log_odds_at_the_end": odds[j][-1],
+            "first_above_a_half": next((t for t, p in zip(times, seen[j]) if p > 0.5), None),
+            "lowest_pixel": way.raw[j][-1].min(),
+            "highest_pixel": way.raw[j][-1].max(),
+            "total_variation": judges.variation(way.shown[j])[-1],
+        }
     return Picture("trial", title, figure), facts
 
 
-def _classes(s, some, verdicts, name, how):
+def grid(s, some, verdicts, name, how):
     """A row a class, a column a way."""
-    heads = [way.name for way in some]
-    seen = np.stack([verdicts[head]["confidence_as_shown"] for head in heads], 1)
-    known = np.stack([_recognised(verdicts[head]) for head in heads], 1)
+    heads, n = [way.name for way in some], len(s.judges)
+    seen = np.stack([verdicts[head]["confidence_as_judged"] for head in heads], 1)
+    votes = np.sum([[judges.named(net, way.shown, way.classes) for way in some] for net in s.judges.values()], 0)
+    votes = np.transpose(votes) if n else np.zeros(seen.shape, int)
     title = f"What each class looks like, {how}"
+    others = f"; others: how many of {n} judges name the class" if n else ""
     figure = figures.sheet(
         figures.photo(np.stack([way.shown for way in some], 1).reshape(-1, *s.net.input_shape)),
         len(heads),
         title,
-        "Number: confidence in the class, per cent." + (" Frame and tick: recognised." if s.judges else ""),
-        captions=[_mark(p, k) for p, k in zip(seen.ravel(), known.ravel())],
+        f"Self: the network's confidence in the class{others}.",
+        captions=[_mark(p, k if n else None) for p, k in zip(seen.ravel(), votes.ravel())],
         rows=s.names,
-        heads=[head.replace(" ", "\n", 1) for head in heads],
-        frames=[figures.RIGHT if k else None for k in known.ravel()],
+        heads=[head.replace(" ", "\n") for head in heads],
     )
-    facts = {"columns": heads, "lowest": seen.min(), "highest": seen.max(), "known": known.sum(0), "how": ways.ABOUT}
-    facts |= ways.about_ours(s)
+    facts = {"columns": heads, "lowest": seen.min(), "highest": seen.max()}
     return Picture(name, title, figure, facts=facts)
 
 
-def _table(s, verdicts):
-    """The ablation in numbers, a row a way."""
-    columns = [name for name in next(iter(verdicts.values())) if name.startswith(("confidence", "recognised"))]
-    heads = [c.removeprefix("confidence_").replace("_", " ").replace("another ", "another\n") for c in columns]
-    title = "Who recognises the pictures?"
-    figure = figures.shares(
-        [[v[name].mean() for name in columns] for v in verdicts.values()],
-        list(verdicts),
-        [head.replace("as ", "as\n") for head in heads],
+def _published(s, papers, verdicts):
+    """The papers' recipes as published, and with their rates scaled, each beside ours: two tabs of one place."""
+    for tab, chosen in (("as published", papers[:-1:2]), ("scaled", papers[1:-1:2])):
+        name = "published" if tab == "as published" else tab
+        made = grid(s, (*chosen, papers[-1]), verdicts, name, f"by published recipes, {tab}, and ours")
+        yield replace(made, words="published", group="published", tab=tab, facts=made.facts | {"tab": tab})
+
+
+def gains(s, verdicts, other, name, than):
+    """Each way's log-odds less another's, paired by class, as intervals that hold together; none without judges."""
+    if not s.judges:
+        return []
+    found = {way: judges.gain(v, other, len(verdicts)) for way, v in verdicts.items()}
+    more, less = [way for way, i in found.items() if i.low > 0], [way for way, i in found.items() if i.high < 0]
+    title = f"What each changes, against {than}"
+    figure = figures.intervals(
+        found,
         title,
-        "Mean confidence in the class of each generated image"
-        + (", and the share that both other networks name." if s.judges else "."),
+        f"Judges' mean log-odds less those of {than}: means over {len(s.info.classes)} classes, paired, "
+        "95 % for all together.",
+        "difference of log-odds",
+        reference=(0, than),
+    )
+    facts = {"than": than, "found": {way: vars(i) for way, i in found.items()}, "more": more, "less": less}
+    return [Picture(name, title, figure, facts=facts)]
+
+
+def _table(s, verdicts):
+    """Every way and every control in numbers, judged alike."""
+    columns = {"confidence_as_judged": "the\nnetwork"} | {
+        f"confidence_of_{name}": name.replace(" ", "\n", 1) for name in s.judges
+    }
+    title = "All images, judged alike"
+    found, n = [judges.means(v) for v in verdicts.values()], len(s.judges)
+    beside = {"log\N{NON-BREAKING HYPHEN}odds": ("log_odds", 1), "classes\nall name": ("recognised", 0)} if n else {}
+    beside["total\nvariation"] = ("total_variation", 3)
+    figure = figures.shares(
+        [[v[name] for name in columns] for v in found],
+        list(verdicts),
+        list(columns.values()),
+        title,
+        "Means over the classes; confidence in per cent.",
         "per cent",
+        groups={"confidence of": 1 + n} | ({"judges": 2} if n else {}) | {"image": 1},
+        beside={head: [f"{v[name]:.{digits}f}" for v in found] for head, (name, digits) in beside.items()},
     )
     return Picture("recognised", title, figure)
 
 
-def _best(s, ours, real, verdicts):
-    """Our images, large, each beside a photograph."""
-    made, photographs = verdicts[ours.name], verdicts[real.name]
-    captions, frames = [], []
-    for c, known in enumerate(_recognised(made)):
-        captions.append(f"{s.name(c)}: {_mark(made['confidence_as_shown'][c], known)}")
-        captions.append(f"training image: {_mark(photographs['confidence_as_shown'][c], False)}")
-        frames += [figures.RIGHT if known else None, None]
-    title = "Our picture of each class, beside a training image"
+def _best(s, ours, photographs, verdict):
+    """Our images, large, each beside a test image of its class."""
+    tiles, captions = [], []
+    for c, p in enumerate(verdict["confidence_as_judged"]):
+        found = photographs.shown[photographs.classes == c]
+        tiles += [ours.shown[c], found[0] if len(found) else np.ones_like(ours.shown[c])]
+        captions += [f"{s.name(c)}: {100 * p:.0f} %", "test image" if len(found) else "none"]
+    title = "Our picture of each class, beside a test image"
     figure = figures.sheet(
-        figures.photo(np.stack([ours.shown, real.shown], 1).reshape(-1, *s.net.input_shape)),
+        figures.photo(np.stack(tiles)),
         4,
         title,
-        "Left: made by gradient ascent; right: a training image. Number: confidence, per cent.",
+        "Left: made by gradient ascent, with the network's confidence; right: the first test image.",
         captions=captions,
-        frames=frames,
         group=2,
     )
-    return Picture("best", title, figure, facts={"confidence": made["confidence_as_shown"].mean()})
+    return Picture("best", title, figure, facts={"confidence": verdict["confidence_as_judged"].mean()})
 
 
-def _recognised(verdict):
-    return verdict.get("recognised", np.zeros(len(verdict["score"]), bool))
-
-
-def _mark(confidence, recognised):
-    return f"{100 * confidence:.0f}" + " \N{CHECK MARK}" * bool(recognised)
+def _mark(confidence, votes):
+    own = f"self\N{NO-BREAK SPACE}{100 * confidence:.0f}\N{NARROW NO-BREAK SPACE}%"
+    return own if votes is None else f"{own} others\N{NO-BREAK SPACE}{votes}"
 
 
 def _hidden_layers(net):
@@ -163,8 +215,6 @@ def _hidden(s, i, layer, relu):
     made = ways.bits(maximize.maximize(s.net, layer, units, recipe, seed=noise).images)
     if box is not None:
         made = activations.crop(made, np.tile(box, (len(units), 1)))
-    half = -(-len(units) // 2)
-    tiles = [figures.photo(x[i : i + half]) for i in (0, half) for x in (made, real)]
     facts = {
         "layer": layer,
         "units": len(units),
@@ -178,12 +228,13 @@ def _hidden(s, i, layer, relu):
     }
     title = f"What {facts['kind']}s of {layer} look for"
     figure = figures.sheet(
-        np.concatenate(tiles),
-        half,
+        figures.interleave(figures.photo(made), figures.photo(real)),
+        8,
         title,
-        f"Upper: made to excite a {facts['kind']}; lower: what excites it most in {facts['searched']} test images.",
-        captions=[str(text) for i in (0, half) for text in (*units[i : i + half], *[""] * half)],
-        rows=["made", "real"] * 2,
+        f"Left: made to excite it; right: what does so most in {facts['searched']} test images.",
+        captions=[text for unit in units for text in (str(unit), "real")],
+        frames=[figures.SOFT] * (2 * len(units)),
+        group=2,
     )
     return Picture(f"units-{files.indexed(i, layer)}", title, figure, words="units", facts=facts)
 
