@@ -4,7 +4,6 @@ a pointer can do a keyboard can do too.
 
 import base64
 import io
-import re
 import shutil
 from dataclasses import replace
 from itertools import pairwise

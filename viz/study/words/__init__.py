@@ -57,7 +57,7 @@ def speak(path, result, facts):
     Raises
     ------
     InputError
-        A part or a fact that is missing, by name.
+        A part or a fact that is missing, or of another shape than the template takes.
     """
     parts, said = _parts(str(path)), {}
     for picture in result.pictures:
@@ -66,8 +66,8 @@ def speak(path, result, facts):
         known = facts | result.facts | picture.facts
         try:
             text = {name: " ".join(t.render(known).split()) for name, t in parts[picture.words].items()}
-        except jinja2.UndefinedError as e:
-            raise InputError(f"{path}: part '## {picture.words}': {e.message}; the stage must return it") from e
+        except (jinja2.UndefinedError, TypeError, KeyError) as e:  # a fact that is missing, or of another shape
+            raise InputError(f"{path}: part '## {picture.words}': {e}; the stage must return it") from e
         said[picture.name] = Words(**text)
     return said
 
