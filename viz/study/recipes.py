@@ -80,9 +80,9 @@ COLOR = {"lr": 1e-3, "schedule": "one-cycle", "decay": 0.01, "dropout": 0.3, "fl
 RECIPES = {
     "study": {
         # Ours, as these two sets are. Digits: so that the first convolution has to learn in so few steps. Rate,
-        # schedule and moves were chosen on held-out images and the seeds 100 to 104: with conv1 back at its start the network
-        # loses 15 points there (rate 0.005: 9; moved by 2 pixels: 9). At a constant rate of 0.005 it loses 44, but then
-        # most maps of conv2 are dead.
+        # schedule and moves were chosen on held-out images and the seeds 100 to 104: with conv1 back at its start
+        # the network loses 15 points there (rate 0.005: 9; moved by 2 pixels: 9). At a constant rate of 0.005 it
+        # loses 44, but then most maps of conv2 are dead.
         "digits": Recipe(150, 25, lr=8e-3, schedule="one-cycle", shift=4),
         "shapes": Recipe(1500, 100, lr=5e-4),  # at 1e-4 it would take far longer
         "mnist": Recipe(1001, 100),
