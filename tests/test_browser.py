@@ -271,8 +271,8 @@ def test_claims_are_a_table_on_a_desktop_and_cards_on_a_phone(visit, tmp_path):
                 "c => getComputedStyle(c, '::before').content"
             )
         assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
-        assert page.get_by_role("row").filter(has_text="holds only").get_by_role("cell").count() == 5
-        page.get_by_role("link", name="the figure", exact=True).click()
+        assert page.get_by_role("row").filter(has_text="untrained as well").get_by_role("cell").count() == 5
+        page.locator("#digits-claims-S1").get_by_role("link", name="Saliency").click()
         assert 0 <= page.locator("#h-digits-saliency").bounding_box()["y"] < 200
 
 

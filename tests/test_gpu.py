@@ -87,7 +87,9 @@ def test_dropout_drops_the_same_units_in_every_backend():
 def test_a_training_step_transfers_the_batch_indices_and_now_and_then_the_losses():
     net = net_of("gpu")
     images, labels = data(40, net)
-    run = train._Run(net, optim.Adam(1e-3), {"average": 0, "batch_size": 8, "seed": 0}, None)
+    run = train._Run(
+        net, optim.Adam(1e-3), {"average": 0, "batch_size": 8, "seed": 0, "keep": "last", "frozen": []}, None
+    )
     stored, stored_labels = net.ops.put(images), net.ops.put(labels)
     counts, steps = fakecupy.emulator.counts, 3 * train.READ_EVERY
     how = train.Augment(), run.optimizer

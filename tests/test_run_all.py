@@ -22,12 +22,12 @@ from tinycnn import InputError, Network, data, models, streams
 from tinycnn.data import demo
 from viz import activations, figures
 from viz.report import results
-from viz.study import estimate, fingerprint, judges, networks, sets, table, ways, words
+from viz.study import estimate, fingerprint, judges, networks, recipes, sets, table, ways, words
 from viz.study.recipes import Recipe
 from viz.study.stages import tsne
 
 ROOT = Path(__file__).parents[1]
-STAGES = [stage.name for stage in table.STAGES.values() if stage.over == "network"]
+STAGES = [stage.name for stage in table.STAGES.values() if stage.over == "network" and stage.usual("digits")]
 PARTS = ["training", "frozen-first-layer", "judge-another-seed", "judge-another-architecture", *STAGES]
 
 
@@ -239,7 +239,7 @@ def test_a_full_disk_costs_one_line_and_nothing_that_was_there(done, tmp_path, c
     assert not list(tmp_path.rglob("*.tmp-*"))
 
 
-def test_ctrl_c_keeps_the_training_and_says_how_to_go_on(tmp_path, capsys):
+def test_ctrl_c_keeps_the_training_and_says_how_to_go_on(tmp_path, capsys, monkeypatch):
     code = (
         "import sys, run_all; from viz.study import recipes; "
         "recipes.RECIPES['study']['digits'] = recipes.Recipe(100000, 4); "
@@ -255,6 +255,7 @@ def test_ctrl_c_keeps_the_training_and_says_how_to_go_on(tmp_path, capsys):
     assert run.returncode == 130 and "Traceback" not in errors, errors
     assert "--resume" in errors.rstrip("\n").split("\n")[-1]
     done_steps = int(re.search(r"stopped after (\d+) of", errors)[1])
+    monkeypatch.setitem(recipes.RECIPES["study"], "digits", Recipe(100000, 4))
     assert call(["--steps", done_steps + 1, "--out", tmp_path, "--resume", "--only", "filters"]) == 0
     assert json.loads((tmp_path / "digits" / "metrics.json").read_text())["steps"] == done_steps + 1
 
@@ -349,7 +350,7 @@ def test_both_recipes_of_a_folder_share_the_curve_and_each_resumes_its_own(tmp_p
 @pytest.mark.parametrize(
     ("other", "says"),
     [
-        (["--recipe", "fast"], r"recipe study: Adam 0.0001.*, now fast: Adam 0.001"),
+        (["--recipe", "fast"], r"recipe study: Adam 0.008.*, now fast: Adam 0.001"),
         (["--seed", 4], "seed 3, now 4"),
         (["--backend", "reference"], "backend cpu, now reference"),
         (["--steps", 11], "a run of 12 steps, now 11"),
@@ -366,7 +367,7 @@ def test_a_folder_of_one_training_refuses_another_in_one_line_that_names_both(do
 
 def test_a_run_that_starts_anew_and_is_stopped_is_gone_on_with_and_mixes_nothing(done, tmp_path, capsys, monkeypatch):
     shutil.copytree(done, tmp_path, dirs_exist_ok=True)
-    scratch = ("run.json", "checkpoint-", "history-judge-")
+    scratch = ("run.json", "checkpoint-", "history-judge-", "history-frozen-")
     kept = [p for p in tmp_path.rglob("*") if p.is_file() and not p.name.startswith(scratch)]
     before = {p: p.read_bytes() for p in kept}
     with monkeypatch.context() as m:
@@ -425,8 +426,9 @@ def test_a_curve_of_another_seed_is_in_no_figure(tmp_path):
     assert (tmp_path / "digits" / "training_curve" / "curve.png").read_bytes() != alone
 
 
-def test_with_more_steps_training_goes_on_and_what_hangs_on_it_is_made_again(done, tmp_path, capsys):
+def test_with_more_steps_training_goes_on_and_what_hangs_on_it_is_made_again(tmp_path, capsys, monkeypatch):
     """At a constant rate; what followed a schedule is trained anew, and the run says so."""
+    monkeypatch.setitem(recipes.RECIPES["study"], "digits", Recipe(300, 100))
     argv = ["--seed", 3, "--only", "filters", "saliency", "--out"]
     assert call(["--steps", 3, *argv, tmp_path]) == 0 and call(["--steps", 5, *argv, tmp_path, "--resume"]) == 0
     assert "anew" not in capsys.readouterr().out

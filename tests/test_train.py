@@ -188,6 +188,14 @@ def test_the_best_step_is_kept_the_last_of_equal_ones(tmp_path):
     further, at_once = tiny_net(), tiny_net()  # at a constant rate it goes on from the last step, not from the best
     assert train_it(further, 45, checkpoint=path, resume=True) == train_it(at_once, 45)
     assert saved(further, tmp_path / "a") == saved(at_once, tmp_path / "b")
+    for end in range(1, 18):  # also from an end out of turn, whether that one was the best or not
+        path.unlink()
+        short, again, further, at_once = tiny_net(), tiny_net(seed=7), tiny_net(), tiny_net()
+        history = train_it(short, end, checkpoint=path)
+        assert train_it(again, end, checkpoint=path, resume=True) == history
+        assert saved(again, tmp_path / "a") == saved(short, tmp_path / "b") == saved(Network.load(path), tmp_path / "c")
+        assert train_it(further, 18, checkpoint=path, resume=True) == train_it(at_once, 18)
+        assert saved(further, tmp_path / "a") == saved(at_once, tmp_path / "b")
     with pytest.raises(InputError, match="keep: the best step is that with the highest accuracy on val"):
         train.fit(tiny_net(), *stripes(), steps=1, batch_size=9, keep="best", progress=False)
 

@@ -1,7 +1,7 @@
 """Networks and training states as safetensors files: no pickle, readable by every framework.
 
 Tensors are called LAYER/NAME ("conv1/w"); a training state adds "optimizer/...", "history/...", and where the weights
-are a running mean or the best so far, "raw/..." for those that training goes on from (and "mean/..." where both). One
+are a running mean or the best so far, "raw/..." (and "best/...", "mean/...") for what training goes on from. One
 metadata entry, "tinycnn", holds the rest as JSON: layers, input shape, pixel scaling, the network's `meta`, and for
 training the settings. (One entry: the order of several is not reproducible.)
 """
@@ -20,7 +20,7 @@ from .files import write_bytes
 from .network import Network
 
 FORMAT = 2
-STATE = ("optimizer/", "raw/", "mean/", "history/")  # what a training state adds to the weights
+STATE = ("optimizer/", "raw/", "best/", "mean/", "history/")  # what a training state adds to the weights
 NORMALISATION = "uint8 / 255"
 
 

@@ -184,7 +184,7 @@ def fit(
     if checkpoint is not None:
         run.clear_remains()
         if resume and Path(checkpoint).exists():
-            run.restore(steps)
+            run.restore(steps, eval_every)
     every = checkpoint_every or eval_every
     stored, stored_labels = net.ops.put(images), net.ops.put(labels)
     sample = streams.rng(0, "training accuracy").permutation(len(images))[:TRAIN_SAMPLE]
@@ -196,7 +196,7 @@ def fit(
             run.history.train_accuracy.append(accuracy(net.logits(images[sample]), labels[sample]))
             if val is not None:
                 run.history.val_accuracy.append(accuracy(net.logits(val[0]), val[1]))
-                run.keep_best()
+                run.keep_best(run.done % eval_every == 0)
 
     bar = tqdm(
         total=steps,
@@ -229,8 +229,8 @@ def fit(
             raise Interrupted(f"stopped after {run.done} of {steps} steps; no checkpoint was asked for")
         run.save()
         raise Interrupted(f"stopped after {run.done} of {steps} steps; {checkpoint} holds them")
-    for k, p in run.params():
-        p[...] = run.reported.get(k, p)
+    for k, p in run.params() if run.reported else ():
+        p[...] = run.reported[k]
     return run.history
 
 
@@ -272,7 +272,7 @@ class _Run:
         self.net, self.optimizer, self.settings, self.path = net, optimizer, settings, path
         self.state = optimizer.init(net.ops, net.params)
         self.mean = self._copy() if settings["average"] else {}
-        self.best = self._copy() if settings["keep"] == "best" else {}
+        self.best, self.last_is_best = self._copy() if settings["keep"] == "best" else {}, False
         self.history = History()
         self.work = fused.Workspace(net.ops)
         self.losses, self.done = net.ops.zeros(READ_EVERY), 0
@@ -290,7 +290,7 @@ class _Run:
     @property
     def reported(self):
         """The parameters that the network is left with, where they are not those of the last step."""
-        return self.best or self.mean
+        return self.best if self.best and not self.last_is_best else self.mean
 
     @contextlib.contextmanager
     def using(self, other):
@@ -303,9 +303,14 @@ class _Run:
         finally:
             self.net.params = params
 
-    def keep_best(self):
-        """Keep the parameters that were just measured, if none were better."""
-        if self.best and self.history.best == len(self.history.val_accuracy) - 1:
+    def keep_best(self, in_turn):
+        """Keep the parameters that were just measured, if none were better.
+
+        A last step out of turn is the best only if training ends there: a longer run does not measure it.
+        """
+        better = bool(self.best) and self.history.best == len(self.history.val_accuracy) - 1
+        self.last_is_best = better and not in_turn
+        if better and in_turn:
             for k, p in self.params():
                 self.best[k][...] = self.mean.get(k, p)
 
@@ -353,13 +358,13 @@ class _Run:
     def arrays(self):
         """{name in a checkpoint: array} of all that training goes on from, besides the parameters reported."""
         arrays = {f"optimizer/{k}": a for k, a in self.state.items()}
-        if self.reported:
+        if self.best or self.mean:
             arrays |= {f"raw/{k}": a for k, a in self.params()}
         if self.best:
-            arrays |= {f"mean/{k}": a for k, a in self.mean.items()}
+            arrays |= {f"{name}/{k}": a for name in ("best", "mean") for k, a in getattr(self, name).items()}
         return arrays
 
-    def restore(self, steps):
+    def restore(self, steps, eval_every):
         header, tensors = checkpoints.read(self.path)
         settings = _settings(self.path, header, tensors)
         for k, value in self.settings["checksums"].items():
@@ -380,15 +385,20 @@ class _Run:
             )
         _settings(self.path, header, tensors, self.arrays())
         checkpoints.set_params(self.net, tensors, self.path)
-        for k, p in self.params():
-            if self.reported:
-                self.reported[k][...] = p
+        for k, p in self.params() if self.mean and not self.best else ():
+            self.mean[k][...] = p
         for key, a in self.arrays().items():
             a[...] = self.net.ops.asarray(tensors[key])
         history = {k: tensors["history/" + k].tolist() for k in self.history.to_dict()}
         history["eval_steps"] = [int(v) for v in history["eval_steps"]]
         self.history = History(**history)
         self.done = self.history.steps
+        out_of_turn = self.done % eval_every and self.history.eval_steps[-1] == self.done  # measured as it was the end
+        if out_of_turn and self.done < steps:
+            for some in (self.history.eval_steps, self.history.train_accuracy, self.history.val_accuracy):
+                del some[-1:]
+        elif out_of_turn and self.best:
+            self.last_is_best = self.history.best == len(self.history.val_accuracy) - 1
 
     def clear_remains(self):
         """Remove what a killed process left half-written beside the checkpoint."""
