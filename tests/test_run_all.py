@@ -641,3 +641,12 @@ def test_fingerprints_change_with_weights_and_images():
 def test_no_pyplot():
     for path in Path(figures.__file__).parent.glob("*.py"):
         assert "pyplot" not in path.read_text().replace("without pyplot", ""), path
+
+
+def test_figures_are_exported_on_request_and_kept_stages_too(tmp_path):
+    argv = ["--steps", 2, "--only", "learned", "--out", tmp_path]
+    folder = tmp_path / "digits" / "learned"
+    assert call(argv) == 0 and not list(folder.glob("*.svg"))
+    assert call([*argv, "--resume", "--export", "svg", "csv"]) == 0
+    assert "<svg" in (folder / "learned.svg").read_text() and (folder / "learned.csv").read_text().startswith("name,")
+    assert call([*argv, "--export", "bmp"]) == 2

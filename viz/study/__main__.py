@@ -107,6 +107,14 @@ def parse(argv, prog):
         help="summarize the studies that lie in OUT/<dataset>/*, however they came to be, and stop",
     )
     p.add_argument("--resume", action="store_true", help="continue where the last run stopped, keep what is done")
+    p.add_argument(
+        "--export",
+        nargs="+",
+        choices=("svg", "pdf", "csv"),
+        default=(),
+        metavar="FORMAT",
+        help="beside each figure's PNG also svg or pdf, with its numbers as csv; or csv, these alone",
+    )
     p.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="default: out")
     p.add_argument("--list", action="store_true", help="list the data sets and the stages, and stop")
     args = p.parse_args(argv)

@@ -22,8 +22,8 @@ from pathlib import Path
 
 from tinycnn import InputError, files
 
-from . import fingerprint, judges
-from .run import Run
+from . import fingerprint
+from .run import TRAININGS, Run
 from .table import STAGES
 
 AHEAD = 2  # parts a worker that the scheduler knows of: more would fill its memory with their files
@@ -174,8 +174,7 @@ def _read(study, part):
     names = [f"checkpoint-{study.options.recipe if part == 'training' else part}.safetensors"]
     if part in STAGES:
         names = ["weights.safetensors", *(p.name for p in study.folder.glob("history-*.json"))]
-        if "judges" in STAGES[part].uses:
-            names += [f"checkpoint-{judge}.safetensors" for judge in judges.PARTS]
+        names += [f"checkpoint-{p}.safetensors" for name in STAGES[part].uses for p in TRAININGS.get(name, ())]
     paths = [study.folder / name for name in names]
     return {path.name: path.read_bytes() for path in paths if path.exists()}
 

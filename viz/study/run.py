@@ -48,6 +48,7 @@ class Options:
     seeds: tuple = ()
     workers: str | None = None
     resume: bool = False
+    export: tuple = ()
     out: Path = Path("out")
     command: str = ""
 
@@ -244,7 +245,8 @@ class Run:
         """A stage."""
         began, code = time.perf_counter(), fingerprint.of_code(stage.module)
         pictures, facts = stage.run(self.given(stage))
-        done = results.keep(self.folder / stage.name, pictures, facts, began, self.made_from(stage), code)
+        made_from, export = self.made_from(stage), self.options.export
+        done = results.keep(self.folder / stage.name, pictures, facts, began, made_from, code, export)
         return done.seconds, done.said
 
     # -- what lies in the folder ---------------------------------------------------------------------------------------
@@ -324,7 +326,10 @@ class Run:
     def kept(self, part):
         """Return the `Result` of a stage that is not to be done again; else None."""
         done = self.done(STAGES[part]) if part in STAGES and self.options.resume else None
-        return done if done is not None and done.code == fingerprint.of_code(STAGES[part].module) else None
+        if done is None or done.code != fingerprint.of_code(STAGES[part].module):
+            return None
+        exported = all(any((self.folder / part).glob(f"*.{ending}")) for ending in self.options.export)
+        return done if exported else None
 
     def keep_what_is_of_this_network(self):
         """Let stages of another network count no more, once this one is trained."""
