@@ -174,3 +174,33 @@ def test_parts_make_a_verdict():
     assert claims.above(nothing) is None
     assert claims.decide(True, None) == claims.OPEN and claims.decide(True, None, False) == claims.NOT
     assert claims.decide(True, untrained=True) == claims.UNTRAINED and claims.decide(True) == claims.HOLDS
+
+
+def test_mnist_and_cifar10_are_compared_where_both_are_there(metrics):
+    mnist, cifar = copy.deepcopy(metrics), copy.deepcopy(metrics)
+    for seed in metrics:
+        mnist[seed]["dataset"], cifar[seed]["dataset"] = "mnist", "cifar10"
+        cifar[seed]["stages"]["maximization"]["photographs"]["log_odds"] = 9.0 + 0.1 * seed
+    ahead, same = claims.rows(mnist, other=cifar)[-1], claims.rows(cifar, other=mnist)[-1]
+    assert ahead == same and (ahead.id, ahead.verdict) == ("S11", claims.HOLDS)
+    behind = np.array([9.0 - 1.0, 9.1 - 1.01, 9.2 - 1.02])  # photographs' less all five's
+    low, high = stats.t.interval(0.95, 2, behind.mean(), stats.sem(behind))
+    assert f"CIFAR-10 {behind.mean():.2f} ({low:.2f} to {high:.2f})" in ahead.number
+    for m in cifar.values():
+        m["stages"]["maximization"]["photographs"]["log_odds"] = -9.0
+    assert claims.rows(mnist, other=cifar)[-1].verdict == claims.NOT
+    assert claims.rows({0: mnist[0]}, other=cifar)[-1].verdict == claims.OPEN
+    del cifar[0]["stages"]["maximization"]
+    assert "S11" not in {row.id for row in claims.rows(mnist, other=cifar)}
+
+
+def test_the_reported_accuracy_is_judged_by_its_own_recipe_alone(metrics):
+    for seed, m in metrics.items():
+        m |= {"steps": 1001, "validation_images": 0, "train_accuracy": number(0.99)}
+        m["test_accuracy"] = number(0.97 + 0.001 * seed)
+    row = claims.rows(metrics, (0.98, 1001, ""))[-1]
+    assert (row.id, row.verdict) == ("S12", claims.HOLDS) and row.number.startswith("97.1 % (96.9 to 97.3 %)")
+    assert claims.rows(metrics, (0.93, 1001, ""))[-1].verdict == claims.NOT
+    assert claims.rows(metrics, (0.98, 1000, ""))[-1].verdict == claims.OPEN
+    metrics[0]["validation_images"] = 10  # something was chosen
+    assert claims.rows(metrics, (0.98, 1001, ""))[-1].verdict == claims.OPEN

@@ -411,7 +411,7 @@ def test_figures_fill_rows(tmp_path, sizes, options, expected):
 def test_the_studys_numbers_stand_beside_the_sets_that_it_used_and_no_other(tmp_path):
     digits = section(tmp_path)
     assert "roughly" not in report.render([digits])
-    stl10 = replace(digits, info=data.info("stl10"), reported=("roughly 93 %", 2001, "not credible"))
+    stl10 = replace(digits, info=data.info("stl10"), reported=(0.93, 2001, "not credible"))
     text = Page(report.render([stl10])).text
     assert text.count("roughly 93 %") == 3 and "2,001 steps" in text and "not credible" in text
 

@@ -5,6 +5,7 @@ the numbers are shown, and nothing is decided. Where the same network untrained 
 claim is about.
 """
 
+import contextlib
 from dataclasses import dataclass
 from math import isnan, nan
 
@@ -308,8 +309,19 @@ CLAIMS = {
 }
 
 
-def rows(metrics):
+COUNTERPART = {"mnist": "cifar10", "cifar10": "mnist"}  # whose images S11 compares
+
+
+def rows(metrics, reported=None, other=None):
     """Hold every claim against the networks {seed: what metrics.json holds} of one data set.
+
+    Parameters
+    ----------
+    metrics : dict
+    reported : tuple, optional
+        What the study reports of this set: see `recipes.REPORTED`.
+    other : dict, optional
+        The networks of the `COUNTERPART`.
 
     Returns
     -------
@@ -324,4 +336,45 @@ def rows(metrics):
             continue
         verdict = decide(*parts, untrained=untrained) if len(metrics) >= LEAST else OPEN
         told.append(Row(name, claim, stage, measured, number, control, verdict))
-    return told
+    if other:
+        with contextlib.suppress(KeyError):  # not measured
+            told.append(_s11(metrics, other))
+    return [*told, _s12(metrics, reported)] if reported else told
+
+
+def _s11(metrics, other):
+    sets = {next(iter(some.values()))["dataset"]: Found(some) for some in (metrics, other)}
+    five, photographs = ("maximization", "ways", "all five", "log_odds"), ("maximization", "photographs", "log_odds")
+    behind = {name: found.less(photographs, five) for name, found in sets.items()}
+    mnist, cifar = behind["mnist"], behind["cifar10"]
+    apart = True if cifar.low > mnist.high else False if cifar.high < mnist.low else None
+    return Row(
+        "S11",
+        "MNIST's images are far better; CIFAR-10's suffer from their size.",
+        "maximization",
+        "how far the judges' log-odds of all five lie below those of photographs",
+        f"MNIST {plain(mnist)}, CIFAR-10 {plain(cifar)}",
+        "photographs: 0",
+        decide(apart) if min(map(len, (metrics, other))) >= LEAST else OPEN,
+    )
+
+
+def _s12(metrics, reported):
+    share, steps, _ = reported
+    alike = all(m["steps"] == steps and not m["validation_images"] for m in metrics.values())
+    test, known = (
+        statistics.over_networks({s: m[k]["mean"] for s, m in metrics.items()})
+        if len(metrics) > 1
+        else statistics.Interval(**next(iter(metrics.values()))[k])
+        for k in ("test_accuracy", "train_accuracy")
+    )
+    near = test.low - 0.01 <= share <= test.high + 0.01
+    return Row(
+        "S12",
+        f"Accuracy: roughly {text.percent(share, 0)}.",
+        "training_curve",
+        f"test accuracy, by {'its own' if alike else 'another'} recipe and protocol; within a point of the interval",
+        percent(test),
+        f"training images {percent(known)}",
+        decide(near) if alike and len(metrics) >= LEAST else OPEN,
+    )

@@ -264,7 +264,8 @@ def summarize(folder):
             done = results.keep(Path(folder) / stage.name, pictures, facts, began, "", code)
             found[stage.name] = done.facts
     seeds = list(networks.metrics)
-    summary = {"dataset": networks.info.name, "seeds": seeds, "claims": _claims(networks.metrics), "stages": found}
+    held = _claims(networks.metrics, folder)
+    summary = {"dataset": networks.info.name, "seeds": seeds, "claims": held, "stages": found}
     files.write_text(Path(folder) / "summary.json", results.dumps(summary))
     print(f"{folder}: {len(seeds)} networks, seeds {', '.join(map(str, seeds))}", flush=True)
     return True
@@ -305,7 +306,7 @@ def read_section(folder):
     info = data.DatasetInfo(**run["info"])
     said = {k: v for k, v in metrics.items() if k != "stages"} | {"title": info.title, "classes": info.classes}
     reported = recipes.REPORTED.get(info.name) if run["built_in"] else None
-    chapters, held = _chapters(folder, metrics["stages"], said), _claims({metrics["seed"]: metrics})
+    chapters, held = _chapters(folder, metrics["stages"], said), _claims({metrics["seed"]: metrics}, folder)
     return page.Section(folder.name, info, run, metrics, chapters, reported, claims=held)
 
 
@@ -323,13 +324,20 @@ def read_networks(folder):
     said = {"title": first.info.title, "classes": first.info.classes, "first": summary["seeds"][0]}
     chapters = (*_chapters(folder, summary["stages"], said), *first.chapters)
     numbers = summary["stages"]["summary"]["numbers"]
-    several = {"seeds": summary["seeds"], "over": numbers, "claims": _claims(networks.metrics)}
+    several = {"seeds": summary["seeds"], "over": numbers, "claims": _claims(networks.metrics, folder)}
     return replace(first, name=f"{folder.name}-networks", chapters=chapters, **several)
 
 
-def _claims(metrics):
-    """What became of the study's claims on networks {seed: metrics}."""
-    return [asdict(row) for row in claims.rows(metrics)]
+def _claims(metrics, folder):
+    """What became of the study's claims on networks {seed: metrics}, whose studies lie in OUT/<dataset>, `folder`."""
+    name, folder = next(iter(metrics.values()))["dataset"], Path(folder)
+    other = claims.COUNTERPART.get(name) if folder.name == name else None
+    beside = None
+    if other:
+        with contextlib.suppress(InputError):  # networks that do not belong together: theirs to say
+            beside = find_networks(folder.with_name(other))
+    reported = recipes.REPORTED.get(name) if folder.name == name else None
+    return [asdict(row) for row in claims.rows(metrics, reported, beside and beside.metrics)]
 
 
 def _chapters(folder, stages, said):
