@@ -53,7 +53,8 @@ def changed(study, dataset):
     if set(metrics) != set(range(int(first), int(last or first) + 1)):
         return "not all of its networks are kept"
     for run in runs.values():
-        recipe = f"{kind}: {recipes.recipe(kind, data.DatasetInfo(**run['info']))}"
+        info = data.info(dataset) if run["built_in"] else data.DatasetInfo(**run["info"])
+        recipe = f"{kind}: {recipes.recipe(kind, info)}"
         for name, now in (("recipe", recipe), ("protocol", protocol)):
             if run["settings"][name] != now:
                 return f"its {name} was {run['settings'][name]}"
@@ -111,44 +112,44 @@ def networks(metrics):
 def accuracies():
     """How often the networks are right, by data set and recipe, beside what the study reports."""
     rows = []
-    for dataset in STUDIES["fast"][0]:
-        cells = [
-            f"{TITLES[dataset]}",
-            recipes.REPORTED[dataset][0] if dataset in recipes.REPORTED else "STL-10: " + recipes.REPORTED["stl10"][0],
-        ]
-        for study in ("study", "fast"):
-            metrics, _ = read(study, dataset)
-            if not metrics:
-                cells.append("not run yet")
-                continue
-            first = next(iter(metrics.values()))
-            test, known = over(metrics, "test_accuracy"), over(metrics, "train_accuracy")
-            cells.append(
-                f"**{text.span_percent(test)}** of {first['test_images']:,}; training images "
-                f"{text.percent(known['mean'])} ({first['steps']:,} steps, {networks(metrics)})"
-            )
+    for dataset in (*STUDIES["fast"][0], *STUDIES["default"][0]):
+        share, *_ = recipes.REPORTED.get(dataset, recipes.REPORTED["stl10"] if dataset == STAND_IN else (None,))
+        reported = "" if share is None else f"{'STL-10: ' * (dataset == STAND_IN)}roughly {text.percent(share, 0)}"
+        cells = [TITLES[dataset], reported]
+        for study in ("default" if dataset in STUDIES["default"][0] else "study", "fast"):
+            metrics = read(study, dataset)[0] if dataset in STUDIES[study][0] else None
+            cells.append(_accuracy(metrics) if metrics else "" if metrics is None else "not run yet")
         rows.append(cells)
     return table(["test images classified rightly", "the study reports", "`study`", "`fast`"], rows)
 
 
+def _accuracy(metrics):
+    first = next(iter(metrics.values()))
+    test, known = over(metrics, "test_accuracy"), over(metrics, "train_accuracy")
+    return (
+        f"**{text.span_percent(test)}** of {first['test_images']:,}; training images {text.percent(known['mean'])} "
+        f"({first['steps']:,} steps, {networks(metrics)})"
+    )
+
+
 def claimed():
     """The study's claims, each on every data set that is kept."""
-    kept = {}
-    for study in ("default", "fast"):
-        for dataset in STUDIES[study][0]:
-            metrics, _ = read(study, dataset)
-            if metrics:
-                kept[dataset] = metrics
-    found = {dataset: {row.id: row for row in claims.rows(metrics)} for dataset, metrics in kept.items()}
+    kept = {d: read(study, d)[0] for study in ("default", "fast") for d in STUDIES[study][0]}
+    own = {d: read("study", d)[0] for d in recipes.REPORTED}
+    told = {}  # {number of the claim: [(data set, networks, row)]}
+    for dataset, metrics in kept.items():
+        for row in claims.rows(metrics, other=kept.get("cifar10") if dataset == "mnist" else None) if metrics else ():
+            told.setdefault(row.id, []).append((dataset, len(metrics), row))
+    for dataset, metrics in own.items():
+        if metrics:
+            row = claims.rows(metrics, recipes.REPORTED[dataset])[-1]
+            told.setdefault(row.id, []).append((dataset, len(metrics), row))
     rows = []
-    for name, (claim, *_) in claims.CLAIMS.items():
-        some = [(dataset, told[name]) for dataset, told in found.items() if name in told]
-        for i, (dataset, row) in enumerate(some):
-            said = f"**{name}** {claim} *Measured: {row.measured}.*" if i == 0 else ""
-            rows.append(
-                [said, f"{TITLES[dataset]}, {len(kept[dataset])}", row.number, row.control, f"**{row.verdict}**"]
-            )
-    return table(["claim, and what was measured", "set, networks", "number", "control", "verdict"], rows)
+    for name in sorted(told, key=lambda name: int(name[1:])):
+        for i, (dataset, count, row) in enumerate(told[name]):
+            said = f"**{name}** {row.claim}<br>*{row.measured}*" if i == 0 else ""
+            rows.append([said, f"{TITLES[dataset]}, {count}", row.number, row.control, f"**{row.verdict}**"])
+    return table(["claim, and *what was measured*", "set, networks", "number", "control", "verdict"], rows)
 
 
 def ways():
@@ -179,6 +180,8 @@ def curves(path):
     import matplotlib.pyplot as plt
 
     sets = [d for d in STUDIES["fast"][0] if any(read(study, d)[0] for study in LINES)]
+    if not sets:
+        return
     fig, panels = plt.subplots(1, len(sets), figsize=(5.2 * len(sets), 4), squeeze=False, layout="constrained")
     for ax, dataset in zip(panels[0], sets):
         for study, (color, measured) in LINES.items():

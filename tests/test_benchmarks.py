@@ -1,5 +1,6 @@
 """The benchmarks' logic: arguments, ratios, who takes part, and that the sides compute the same. No timings."""
 
+import dataclasses
 import importlib
 import json
 
@@ -8,7 +9,10 @@ import pytest
 
 from benchmarks import __main__ as bench
 from benchmarks import report, sides, worker, works
-from tinycnn import models
+from benchmarks import results as study_results
+from tinycnn import InputError, data, models
+from viz.study import fingerprint, recipes
+from viz.study.table import STAGES
 
 
 @pytest.mark.parametrize(
@@ -159,3 +163,60 @@ def test_every_formulation_of_a_peer_computes_what_ours_does(name, kind, monkeyp
     assert theirs and models.INPUT_SHAPES["mnist"] == x.shape[1:]
     for result in theirs:
         assert works.disagreement(kind, ours, result)[1]
+
+
+def test_the_readme_s_tables_are_written_from_what_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(study_results, "RESULTS", tmp_path)
+    page = tmp_path / "README.md"
+    marks = [
+        f"<!-- {n}: written by python -m benchmarks.results -->\nold\n<!-- end of {n} -->" for n in study_results.TABLES
+    ]
+    page.write_text("before\n" + "\n".join(marks) + "\nafter")
+    study_results.write_readme(page)
+    assert "| MNIST | roughly 98 % | not run yet | not run yet |" in page.read_text() and "old" not in page.read_text()
+    for seed, share in enumerate((0.97, 0.98, 0.985)):
+        accuracy = {"mean": share, "low": share - 0.01, "high": share + 0.005, "n": 360, "undefined": 0}
+        ways = {"nothing": {"log_odds": 1.0 + seed}}
+        metrics = {"seed": seed, "dataset": "digits", "steps": 150, "test_images": 360, "test_accuracy": accuracy}
+        metrics |= {"train_accuracy": accuracy, "stages": {"maximization": {"ways": ways}}}
+        folder = tmp_path / "default" / "digits" / f"seed-{seed}"
+        folder.mkdir(parents=True)
+        (folder / "metrics.json").write_text(json.dumps(metrics))
+        (folder / "run.json").write_text("{}")
+    study_results.write_readme(page)
+    text = page.read_text()
+    assert text.startswith("before\n<!-- accuracies") and text.endswith("<!-- end of ways -->\nafter")
+    assert (
+        "| digits |  | **97.8 % (95.9 to 99.7 %)** of 360; training images 97.8 % (150 steps, 3 networks) |  |" in text
+    )
+    assert "| nothing | 2.0 (-0.5 to 4.5) |" in text
+    page.write_text("no marks")
+    with pytest.raises(InputError, match="has no marks"):
+        study_results.write_readme(page)
+    assert page.read_text() == "no marks"
+
+
+def test_a_study_is_done_again_only_if_its_recipe_or_a_stage_s_code_changed(tmp_path, monkeypatch):
+    monkeypatch.setattr(study_results, "RESULTS", tmp_path)
+    assert study_results.changed("default", "digits") == "not all of its networks are kept"
+    info = data.info("digits")
+    kept = {name: {"code": fingerprint.of_code(s.module)} for name, s in STAGES.items() if s.usual("digits")}
+    settings = {"recipe": f"study: {recipes.recipe('study', info)}", "protocol": "holdout"}
+    run = {"settings": settings, "info": dataclasses.asdict(info), "built_in": True, "fingerprints": kept}
+
+    def keep(run):
+        for seed in range(10):
+            folder = tmp_path / "default" / "digits" / f"seed-{seed}"
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "metrics.json").write_text(json.dumps({"seed": seed}))
+            (folder / "run.json").write_text(json.dumps(run))
+        return study_results.changed("default", "digits")
+
+    assert keep(run) == ""
+    assert keep(run | {"settings": settings | {"protocol": "study"}}) == "its protocol was study"
+    assert "its recipe was" in keep(run | {"settings": settings | {"recipe": "study: Adam 1"}})
+    assert keep(run | {"fingerprints": kept | {"tsne": {"code": "0"}}}) == "the code of tsne has changed"
+    assert (
+        keep(run | {"fingerprints": {k: v for k, v in kept.items() if k != "filters"}})
+        == "the code of filters has changed"
+    )
