@@ -110,4 +110,6 @@ def _sheet(s, conv, images, drawn, hits, labels):
         heads=[name.replace(", ", ",\n") for name in columns],
     )
     facts = {"maps": drawn["trained", "switches"][1], "zero": s.zero, "layer": conv}
+    last = "switches", "repetition"  # the page opens on the last two
+    columns = {k: v for k, v in columns.items() if k not in last} | {k: columns[k] for k in last}
     return Picture("unpooling", title, figure, facts=facts, comparison=Comparison(names, columns))
