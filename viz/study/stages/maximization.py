@@ -10,6 +10,7 @@ from tinycnn.layers import Conv2D, ReLU
 from viz import activations, embedding, figures, maximize
 from viz.ascent import recipes
 from viz.ascent.optimizers import Constant
+from viz.metrics.statistics import interval
 from viz.report.results import Picture
 from viz.study import judges, ways
 from viz.study.subject import Study
@@ -200,7 +201,7 @@ def _best(s, ours, photographs, verdict):
         captions=captions,
         group=2,
     )
-    return Picture("best", title, figure, facts={"confidence": verdict["confidence_as_judged"].mean()})
+    return Picture("best", title, figure, facts={"confidence": vars(interval(verdict["confidence_as_judged"]))})
 
 
 def _hidden_layers(net):
