@@ -97,6 +97,8 @@ def curves(
     if len(later) > 2 and later.min() >= 70:  # the untrained start would flatten all that follows
         lowest = 10 * np.floor(min(later.min(), 99) / 10)
         lower.set(ylim=(lowest, 101), ylabel=f"accuracy, % (axis cut at {lowest:.0f})")
+    else:
+        lower.set_ylim(bottom=0)
     if val_n and len(val_accuracy):
         right = (accuracy_interval(round(val_n * y), val_n) for y in val_accuracy)
         low, high = 100 * np.array([(r.low, r.high) for r in right]).T
