@@ -122,7 +122,7 @@ def grid(s, some, verdicts, name, how):
         title,
         f"Below each: the network's confidence in the class{others}.",
         captions=[
-            f"{100 * p:.0f}\N{NARROW NO-BREAK SPACE}%" + f" {k}\N{NO-BREAK SPACE}of\N{NO-BREAK SPACE}{n}" * bool(n)
+            f"{100 * p:.0f}\N{NARROW NO-BREAK SPACE}%" + f", {k}\N{NO-BREAK SPACE}of\N{NO-BREAK SPACE}{n}" * bool(n)
             for p, k in zip(seen.ravel(), votes.ravel())
         ],
         rows=s.names,
