@@ -391,7 +391,7 @@ def test_two_methods_meet_at_a_border_that_keys_and_pointer_move(visit, path):
     assert np.array_equal(both[:, : W // 2 - 2], swapped[:, : W // 2 - 2])
     box.locator("input[type=range]").focus()
     page.keyboard.press("End")
-    assert "all classes up to 100 %" in canvas.get_attribute("aria-label")
+    assert "the answer up to 100 %" in canvas.get_attribute("aria-label")
     full = pixels(canvas)
     assert np.array_equal(full[:, : W // 2 - 2], both[:, : W // 2 - 2])
     assert np.array_equal(full[:, W // 2 + 2 : -2], both[:, W // 2 + 2 : -2])

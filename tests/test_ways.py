@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from tinycnn import data, models
+from tinycnn import data, models, streams
 from viz.ascent import maximize, optimizers
 from viz.ascent import recipes as presets
 from viz.ascent import regularizers as r
@@ -53,7 +53,7 @@ def test_every_regularizer_is_one_change_of_the_base_and_the_five_are_the_study_
     assert changed(recipes["all five"], ways.BASE) == ["regularizers"]
     assert recipes["all five"].regularizers == tuple(recipes[name].regularizers[0] for name in FIVE)
     assert recipes["bounded variation"].regularizers[0].beta == 1  # as the study writes it; the paper takes 2
-    assert (ways.BASE.start, ways.BASE.mean, ways.BASE.steps) == (0, 0, 300)
+    assert (ways.BASE.start, ways.BASE.mean, ways.BASE.steps) == (10 / 255, 0, 300)  # Yosinski's noise on black
 
 
 def test_one_factor_changes_one_field_of_the_base_and_what_is_left_out_one_of_ours(s):
@@ -94,6 +94,7 @@ def test_a_network_without_a_gradient_at_the_start_leaves_the_rate(s):
     net = models.build("mnist", backend="cpu")
     net.params["conv1"]["b"][...] = -1
     assert ways.scale(dataclasses.replace(s, net=net), presets.PRELIMINARY, [3]) == 1
+    assert ways.without_gradient(dataclasses.replace(s, net=net)) == 10 and ways.without_gradient(s) == 0
 
 
 def test_what_is_judged_is_8_bits_within_0_and_1_and_otherwise_as_it_was_made(s, short):
@@ -188,7 +189,7 @@ def test_the_trial_is_plain_ascent_at_the_study_s_rate_and_at_ours(s):
     facts = maximization._trial(dataclasses.replace(s, effort=0.05))[1]
     assert facts["shown_after_iterations"] == [1, 3, 10, 25] and facts["rate_10"]["rate"] == 10
     dy = np.eye(10, dtype=np.float32)[[3]]
-    start = np.zeros((1, 28, 28, 1), np.float32)
+    start = streams.rng(s.seed, "ascent", 3).normal(0, 10 / 255, (1, 28, 28, 1)).astype(np.float32)
     g = s.net.backward(s.net.forward(start), dy, at="fc2", rule="gradient")
     assert facts["ours"]["rate"] * np.sqrt(np.mean(g.astype(float) ** 2)) == pytest.approx(0.02, rel=1e-4)
     for name in ("rate_10", "ours"):

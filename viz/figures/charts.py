@@ -94,9 +94,11 @@ def curves(
     lower.set(ylabel="accuracy, %", xlabel="step")
     lower.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     later = 100 * np.concatenate([y[1:] for y in (train_accuracy, val_accuracy, *(y for _, y in others.values()))])
-    if len(later) > 2 and later.min() >= 10:  # the untrained start would flatten all that follows
+    if len(later) > 2 and later.min() >= 70:  # the untrained start would flatten all that follows
         lowest = 10 * np.floor(min(later.min(), 99) / 10)
         lower.set(ylim=(lowest, 101), ylabel=f"accuracy, % (axis cut at {lowest:.0f})")
+    else:
+        lower.set_ylim(bottom=0)
     if val_n and len(val_accuracy):
         right = (accuracy_interval(round(val_n * y), val_n) for y in val_accuracy)
         low, high = 100 * np.array([(r.low, r.high) for r in right]).T
@@ -390,13 +392,13 @@ def intervals(rows, title, note="", label="", reference=None, dots=None, cut=Fal
     ]
     labels[0] += "\n(the axis does not begin at 0)" * cut
     feet = [62 + 28 * s.count("\n") for s in labels]  # below an axis: its numbers and its label
-    room = 44 if reference else 12  # for the reference's name, above the axes
+    room = 50 if reference else 12  # for the reference's name, above the axes
     below = room + ROW * len(rows) + feet[0] + (44 + ROW * len(differences) + feet[1] if differences else 0) + MARGIN
     fig, y = page(title, note, below=below)
     every = [*rows.values(), *differences.values()]
     ax = _intervals(fig, rows, names, left, y + room, labels[0], factor, every, bounds, dots, reference, cut)
     if reference:
-        where = (factor * reference[0], -0.5), (0, 4)
+        where = (factor * reference[0], -0.5), (0, 8)
         ax.annotate(reference[1], *where, textcoords="offset points", ha="center", size=11, color=SOFT)
     if differences:
         top = y + room + ROW * len(rows) + feet[0] + 44

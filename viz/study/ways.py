@@ -9,12 +9,16 @@ from functools import cached_property
 
 import numpy as np
 
+from viz import saliency
 from viz.ascent import Recipe, maximize, optimizers
 from viz.ascent import recipes as presets
 from viz.ascent import regularizers as r
 from viz.ascent.parametrize import Spectral
 
-BASE = Recipe(optimizer=optimizers.Adam(0.02), steps=300)  # the class score from a black image, with nothing to hold it
+# The class score, with nothing to hold it. The study starts from black, where a network of ReLUs may have no gradient
+# at all: nothing moves. So what starts from black there starts from weak noise here, as published ascents do.
+START = presets.NOISE
+BASE = Recipe(START, optimizer=optimizers.Adam(0.02), steps=300)
 FIVE = {  # of the study's section
     "decay": (r.Decay(0.01), "x shrinks by 1 % a step"),
     "blur": (r.Blur(0.5, 4), "a Gaussian of 0.5 pixels every 4 steps"),
@@ -71,7 +75,7 @@ def regularized():
     alone = {name: one for name, (one, _) in FIVE.items()}
     sets = {"nothing": (), **alone, "all five": tuple(alone.values()), "small contribution": SIXTH[0]}
     return {name: replace(BASE, regularizers=some) for name, some in sets.items()} | {
-        "the study's code": presets.STUDY_CODE
+        "the study's code": replace(presets.STUDY_CODE, start=START)
     }
 
 
@@ -105,7 +109,7 @@ def one_factor(s):
     return {"base": BASE} | {
         name: replace(BASE, **change)
         for name, change in {
-            "start noise": {"start": presets.NOISE},
+            "from black": {"start": 0.0},
             "mean colour": {"mean": color(s)},
             "log-odds": {"objective": "log-odds"},
             "spectrum": {"parametrization": own.parametrization},
@@ -121,7 +125,7 @@ def left_out(s):
     """Return ours, and ours with each of its parts put back to the base's in turn."""
     own = ours(s)
     fields = {
-        "start": "from zeros",
+        "start": "weak noise",
         "objective": "class score",
         "parametrization": "pixels",
         "transforms": "not moved",
@@ -151,7 +155,7 @@ def controls(s):
         Way("photographs", x, labels),
         Way("of another class", x, (labels + 1) % count),
         Way("grey", plain + s.net.dtype.type(0.5), np.arange(count)),
-        Way("black, the start", plain, np.arange(count)),
+        Way("black", plain, np.arange(count)),
     ]
 
 
@@ -162,6 +166,13 @@ def scale(s, recipe, units=None):
     maximize.maximize(s.net, s.output, units, first, seed=s.seed, callback=lambda i, x, scores: images.append(x))
     size = np.sqrt(np.square(images[1] - images[0], dtype=np.float64).mean())
     return float(BASE.optimizer.rate / size) if size > 0 else 1.0  # no gradient: no factor moves it
+
+
+def without_gradient(s):
+    """Return for how many classes the score's gradient at the black image is 0 everywhere: no ascent leaves it."""
+    classes = np.arange(len(s.info.classes))
+    found = saliency.gradient(s.net, np.zeros((len(classes), *s.net.input_shape), s.net.dtype), classes)
+    return int((~found.any((1, 2, 3))).sum())
 
 
 def iterations(s):

@@ -20,6 +20,7 @@ def run(s: Study):
         "learned_less_frozen": vars(statistics.interval(learned - frozen)),
     }
     title = f"Did {layer} have to learn?"
-    note = f"Accuracy on {len(learned):,} test images, 95 % intervals."
-    chart = figures.intervals(accuracy, title, note, "test accuracy", cut=True)
+    note = f"Accuracy on {len(learned):,} test images, 95 % intervals; the difference is paired by image."
+    less = {"learned \N{MINUS SIGN} kept": statistics.Interval(**facts["learned_less_frozen"])}
+    chart = figures.intervals(accuracy, title, note, "right, per cent", cut=True, percent=True, differences=less)
     return [Picture("frozen", title, chart)], facts

@@ -60,9 +60,10 @@ def run(s: Study):
     )
     pictures = [Picture("layers", title, figure, facts={"shown": len(shown)})]
     title = "Which map shows which image it is?"
-    note = f"Images that their map names among {len(few)}, 95 % intervals."
+    note = f"Images that their map names among {len(few)}, 95 % intervals; differences paired by image."
     rows = _rows(facts["named"])
-    chart = figures.intervals(rows, title, note, "share of images named", (facts["by_chance"], "chance"))
+    chance, less = (facts["by_chance"], "chance"), _beside_saliency(facts["named_less_saliency"])
+    chart = figures.intervals(rows, title, note, "images named, per cent", chance, percent=True, differences=less)
     pictures.append(Picture("named", title, chart))
     if s.masks is not None:
         masks = s.masks[picked]
@@ -73,7 +74,8 @@ def run(s: Study):
         note = f"Images whose map is largest on the object, of {len(images)}, 95 % intervals."
         game = facts["pointing_game"]
         rows, chance = _rows({k: v for k, v in game.items() if k != "by_chance"}), (game["by_chance"], "chance")
-        chart = figures.intervals(rows, title, note, "share of images", chance)
+        less = _beside_saliency(facts["pointing_less_saliency"])
+        chart = figures.intervals(rows, title, note, "images, per cent", chance, percent=True, differences=less)
         pictures.append(Picture("pointing", title, chart))
     return pictures, facts
 
@@ -110,6 +112,11 @@ def _less_saliency(hits):
     """How much oftener the layers' maps hit than saliency, paired by image; both together hold."""
     others = [way for way in hits if way != "saliency"]
     return {way: vars(statistics.interval(hits[way] - hits["saliency"], comparisons=len(others))) for way in others}
+
+
+def _beside_saliency(less):
+    """The rows of the differences from saliency in a chart."""
+    return {f"{way} \N{MINUS SIGN} saliency": statistics.Interval(**found) for way, found in less.items()}
 
 
 def _rows(shares):

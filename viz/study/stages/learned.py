@@ -55,7 +55,8 @@ def run(s: Study):
     note = f"Accuracy on {len(picked):,} test images with one layer changed, 95 % intervals."
     rows = {name: statistics.Interval(**f) for name, f in rows.items()}
     chance = 1 / len(s.info.classes), "chance"
-    return [Picture("learned", title, figures.intervals(rows, title, note, "test accuracy", chance))], facts
+    chart = figures.intervals(rows, title, note, "right, per cent", chance, percent=True)
+    return [Picture("learned", title, chart)], facts
 
 
 def random_step(ops, trained, start, rng):

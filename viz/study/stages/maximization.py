@@ -10,6 +10,7 @@ from tinycnn.layers import Conv2D, ReLU
 from viz import activations, embedding, figures, maximize
 from viz.ascent import recipes
 from viz.ascent.optimizers import Constant
+from viz.metrics.statistics import interval
 from viz.report.results import Picture
 from viz.study import judges, ways
 from viz.study.subject import Study
@@ -38,6 +39,7 @@ def run(s: Study):
     ]
     return pictures, about(s) | {
         "layer": s.output,
+        "classes_without_gradient_at_black": ways.without_gradient(s),
         "photographs_of_a_class": ways.PHOTOGRAPHS,
         "trial": about_the_trial,
         "ways": {name: judges.means(v) for name, v in verdicts.items()},
@@ -63,8 +65,8 @@ def about(s):
 
 
 def _trial(s):
-    """The study's preliminary trial, class 3 from zeros by plain ascent, at its rate and at one of ours."""
-    c, published = min(3, len(s.info.classes) - 1), recipes.PRELIMINARY
+    """The study's preliminary trial, class 3 by plain ascent, from weak noise, at its rate and at one of ours."""
+    c, published = min(3, len(s.info.classes) - 1), replace(recipes.PRELIMINARY, start=ways.START)
     own = published.optimizer.rate * ways.scale(s, published, [c])
     kinds = {f"rate_{published.optimizer.rate:g}": published.optimizer, "ours": Constant(own)}
     steps = ways.steps(s, published.steps, published.steps)
@@ -113,13 +115,16 @@ def grid(s, some, verdicts, name, how):
     votes = np.sum([[judges.named(net, way.shown, way.classes) for way in some] for net in s.judges.values()], 0)
     votes = np.transpose(votes) if n else np.zeros(seen.shape, int)
     title = f"What each class looks like, {how}"
-    others = f"; others: how many of {n} judges name the class" if n else ""
+    others = f", and how many of {n} judges name it" if n else ""
     figure = figures.sheet(
         figures.photo(np.stack([way.shown for way in some], 1).reshape(-1, *s.net.input_shape)),
         len(heads),
         title,
-        f"Self: the network's confidence in the class{others}.",
-        captions=[_mark(p, k if n else None) for p, k in zip(seen.ravel(), votes.ravel())],
+        f"Below each: the network's confidence in the class{others}.",
+        captions=[
+            f"{100 * p:.0f}\N{NARROW NO-BREAK SPACE}%" + f", {k}\N{NO-BREAK SPACE}of\N{NO-BREAK SPACE}{n}" * bool(n)
+            for p, k in zip(seen.ravel(), votes.ravel())
+        ],
         rows=s.names,
         heads=[head.replace(" ", "\n") for head in heads],
     )
@@ -161,8 +166,12 @@ def _table(s, verdicts):
     }
     title = "All images, judged alike"
     found, n = [judges.means(v) for v in verdicts.values()], len(s.judges)
-    beside = {"log\N{NON-BREAKING HYPHEN}odds": ("log_odds", 1), "classes\nall name": ("recognised", 0)} if n else {}
-    beside["total\nvariation"] = ("total_variation", 3)
+    beside = (
+        {"log\N{NON-BREAKING HYPHEN}odds": ("log_odds", "z.1f"), "classes\nall name": ("recognised", ".3g")}
+        if n
+        else {}
+    )
+    beside["total\nvariation"] = ("total_variation", ".3f")
     figure = figures.shares(
         [[v[name] for name in columns] for v in found],
         list(verdicts),
@@ -171,7 +180,7 @@ def _table(s, verdicts):
         "Means over the classes; confidence in per cent.",
         "per cent",
         groups={"confidence of": 1 + n} | ({"judges": 2} if n else {}) | {"image": 1},
-        beside={head: [f"{v[name]:.{digits}f}" for v in found] for head, (name, digits) in beside.items()},
+        beside={head: [format(v[name], digits) for v in found] for head, (name, digits) in beside.items()},
     )
     return Picture("recognised", title, figure)
 
@@ -192,12 +201,7 @@ def _best(s, ours, photographs, verdict):
         captions=captions,
         group=2,
     )
-    return Picture("best", title, figure, facts={"confidence": verdict["confidence_as_judged"].mean()})
-
-
-def _mark(confidence, votes):
-    own = f"self\N{NO-BREAK SPACE}{100 * confidence:.0f}\N{NARROW NO-BREAK SPACE}%"
-    return own if votes is None else f"{own} others\N{NO-BREAK SPACE}{votes}"
+    return Picture("best", title, figure, facts={"confidence": vars(interval(verdict["confidence_as_judged"]))})
 
 
 def _hidden_layers(net):

@@ -45,7 +45,7 @@ def run(s: Study):
         columns["object"] = figures.photo(masks[:n, ..., None].astype(np.float32))
         hits = {w: {way: localization.pointing_game(masks, m) for way, m in some.items()} for w, some in maps.items()}
         facts["pointing_game"] = beside(hits) | pointing_controls(masks, images)
-    columns |= {"all classes": figures.heat(every[:n]), "the answer": figures.heat(one[:n])}
+    columns |= {"the answer": figures.heat(one[:n]), "all classes": figures.heat(every[:n])}
     columns[UNTRAINED] = figures.heat(before[:n])
     answers = [
         f"{s.name(t)}" + ("" if t == p else f", taken for {s.name(p)}") for t, p in zip(s.test_labels[shown], predicted)

@@ -53,13 +53,15 @@ def run(s: Study):
         for name, h in hits[which][conv].items()
     } | {name: statistics.share(h) for name, h in controls.items()}
     title = "From which way can the image be told?"
-    gains = "; ".join(
-        f"{conv} {100 * g['mean']:+.1f} points ({100 * g['low']:.1f} to {100 * g['high']:.1f})"
-        for conv, g in facts["switches_less_repetition"].items()
-    )
-    note = f"Images named among {len(images)}, 95 % intervals."
-    note += f" Switches less repetition, paired: {gains}." if gains else ""
-    chart = figures.intervals(rows, title, note, "share of images named", (facts["by_chance"], "chance"))
+    note = f"Images named among {len(images)}, 95 % intervals. Below, switches less repetition, paired by image."
+    less = {
+        f"{conv}{', untrained' if which else ''}": statistics.Interval(**g)
+        for conv in layers
+        for which in ("", "untrained_")
+        for g in (facts[f"{which}switches_less_repetition"][conv],)
+    }
+    chance = facts["by_chance"], "chance"
+    chart = figures.intervals(rows, title, note, "images named, per cent", chance, percent=True, differences=less)
     return [*pictures, Picture("named", title, chart)], facts
 
 
@@ -108,4 +110,6 @@ def _sheet(s, conv, images, drawn, hits, labels):
         heads=[name.replace(", ", ",\n") for name in columns],
     )
     facts = {"maps": drawn["trained", "switches"][1], "zero": s.zero, "layer": conv}
+    last = "switches", "repetition"  # the page opens on the last two
+    columns = {k: v for k, v in columns.items() if k not in last} | {k: columns[k] for k in last}
     return Picture("unpooling", title, figure, facts=facts, comparison=Comparison(names, columns))
