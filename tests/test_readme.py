@@ -22,7 +22,7 @@ def test_the_readmes_example_runs(tmp_path, monkeypatch):
 
 
 def test_the_drawing_of_the_house_is_the_folders():
-    drawing = README.split("## The house")[1].split("```")[1]
+    drawing = README.split("## Learn")[1].split("```")[1]
     drawn, stack = set(), []
     for line in filter(str.strip, drawing.split("\n")):
         depth = (len(line) - len(line.lstrip())) // 2

@@ -44,7 +44,14 @@ def changed(recipe, base):
 
 def test_every_regularizer_is_one_change_of_the_base_and_the_five_are_the_study_s():
     recipes = ways.regularized()
-    assert list(recipes) == ["nothing", *FIVE, "all five", "small contribution", "the study's code"]
+    assert list(recipes) == [
+        "nothing",
+        *FIVE,
+        "all five",
+        "small contribution",
+        "the study's code",
+        "its code, from noise",
+    ]
     assert changed(recipes["nothing"], ways.BASE) == []
     kinds = [r.Decay, r.Blur, r.ClipNorm, r.TotalVariation, r.BoundedRange, r.ClipContribution]
     for name, kind in zip([*FIVE, "small contribution"], kinds, strict=True):

@@ -13,10 +13,11 @@ from viz.metrics import statistics
 from viz.report import text
 
 HOLDS, UNTRAINED = "holds", "holds, untrained as well"
-NOT, OPEN = "does not hold", "cannot be told"
+NOT, OPEN, FEW = "does not hold", "cannot be told", "cannot be told of so few networks"
 LEAST = 3  # networks that a verdict takes
 MOST = 0.9  # "almost all"
 HALF = 0.5
+NOTHING = "\N{EN DASH}"  # an undefined number
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Row:
     number, control : str
         What came out, and of what else.
     verdict : str
-        One of `HOLDS`, `UNTRAINED`, `NOT`, `OPEN`.
+        One of `HOLDS`, `UNTRAINED`, `NOT`, `OPEN`, `FEW`.
     """
 
     id: str
@@ -113,11 +114,15 @@ def decide(*parts, untrained=False):
 
 def percent(interval, digits=1):
     """An interval of shares in words; of a single value without its bounds."""
+    if isnan(interval.mean):
+        return NOTHING
     return text.percent(interval.mean, digits) if isnan(interval.low) else text.span_percent(vars(interval), digits)
 
 
 def points(interval, digits=1):
     """An interval of a difference of shares in words."""
+    if isnan(interval.mean):
+        return NOTHING
     if isnan(interval.low):
         return f"{100 * interval.mean:.{digits}f} points"
     return text.span_points(vars(interval), digits).replace("percentage points", "points")
@@ -125,6 +130,8 @@ def points(interval, digits=1):
 
 def plain(interval, digits=2):
     """An interval in words."""
+    if isnan(interval.mean):
+        return NOTHING
     return f"{interval.mean:.{digits}f}" if isnan(interval.low) else text.span(vars(interval), digits)
 
 
@@ -175,12 +182,18 @@ def _s4(f):
     game = f.has("layer_backprop", "pointing_game", conv, "trained")
     what = "pointing_game" if game else "named"
     at = {name: ("layer_backprop", what, name) for name in (saliency, pool, conv)}
-    measured = "maps whose largest value lies on the object" if game else "images named, of 200, by their map"
+    measured = "maps whose largest value lies on the object" if game else "images named, of 100, by their map"
     shares, untrained = ({k: f(*path, which) for k, path in at.items()} for which in ("trained", "untrained"))
     parts = [above(f.less((*at[b], "trained"), (*at[a], "trained"))) for a, b in ((saliency, pool), (pool, conv))]
     also = [above(f.less((*at[b], "untrained"), (*at[a], "untrained"))) for a, b in ((saliency, pool), (pool, conv))]
     said, without = ("; ".join(f"{k} {percent(v, 0)}" for k, v in some.items()) for some in (shares, untrained))
-    return f"{measured} (provisional)", said, f"untrained: {without}", parts, all(part is True for part in also)
+    return (
+        f"{measured} (for now: other methods are still to be compared)",
+        said,
+        f"untrained: {without}",
+        parts,
+        all(part is True for part in also),
+    )
 
 
 def _s5(f):
@@ -227,15 +240,16 @@ def _s7(f):
 
 def _s8(f):
     gain, learned = f("neighbors", "features_less_pixels", "test"), f("neighbors", "features_less_untrained", "test")
-    background = f("neighbors", "background", "pixels_less_features")
     mirrored = f("neighbors", "mirrored", "features_less_pixels")
     measured = (
-        "features less pixels: of the 7 nearest, those of the query's class; queries whose mirror image is among them; "
-        "pixels less features: distance of the borders' mean colours"
+        "features less pixels: of the 7 nearest, those of the query's class; queries with their mirror image there"
     )
-    number = f"{points(gain)}; {points(mirrored)}; {plain(background, 3)}"
-    closer = above(background)
-    parts = [above(gain), above(mirrored), None if closer is None else not closer]
+    number, parts = f"class {points(gain)}; mirror image {points(mirrored)}", [above(gain), above(mirrored)]
+    if not any(f.values("neighbors", "background", "alike").values()):  # else all borders look the same
+        background = f("neighbors", "background", "pixels_less_features")
+        measured += "; pixels less features: distance of the borders' mean colours"
+        number, closer = f"{number}; background {plain(background, 3)}", above(background)
+        parts.append(None if closer is None else not closer)
     return measured, number, f"features less untrained ones: class {points(learned)}", parts, above(learned) is not True
 
 
@@ -255,8 +269,8 @@ def _s9(f):
 def _s10(f):
     five, photographs = ("maximization", "ways", "all five"), ("maximization", "photographs")
     gain, sure = f("maximization", "all_five_less_nothing"), f(*five, "confidence_as_judged")
-    measured = "judges' log-odds, all five less nothing; the network's own confidence; judges' log-odds"
-    number = f"{plain(gain)}; {percent(sure)}; {plain(f(*five, 'log_odds'))}"
+    measured = "judges' log-odds, all five less nothing; the network's own confidence in all five; judges' log-odds of"
+    number = f"{plain(gain)}; {percent(sure)}; all five {plain(f(*five, 'log_odds'))}"
     natural = f.less((*photographs, "log_odds"), (*five, "log_odds"))
     control = f"nothing {plain(f('maximization', 'ways', 'nothing', 'log_odds'))}; "
     control += f"photographs {plain(f(*photographs, 'log_odds'))}"
@@ -334,7 +348,7 @@ def rows(metrics, reported=None, other=None):
             measured, number, control, parts, untrained = weigh(found)
         except KeyError:
             continue
-        verdict = decide(*parts, untrained=untrained) if len(metrics) >= LEAST else OPEN
+        verdict = decide(*parts, untrained=untrained) if len(metrics) >= LEAST else FEW
         told.append(Row(name, claim, stage, measured, number, control, verdict))
     if other:
         with contextlib.suppress(KeyError):  # not measured
@@ -355,7 +369,7 @@ def _s11(metrics, other):
         "how far the judges' log-odds of all five lie below those of photographs",
         f"MNIST {plain(mnist)}, CIFAR-10 {plain(cifar)}",
         "photographs: 0",
-        decide(apart) if min(map(len, (metrics, other))) >= LEAST else OPEN,
+        decide(apart) if min(map(len, (metrics, other))) >= LEAST else FEW,
     )
 
 
@@ -376,5 +390,5 @@ def _s12(metrics, reported):
         f"test accuracy, by {'its own' if alike else 'another'} recipe and protocol; within a point of the interval",
         percent(test),
         f"training images {percent(known)}",
-        decide(near) if alike and len(metrics) >= LEAST else OPEN,
+        FEW if len(metrics) < LEAST else decide(near) if alike else OPEN,
     )

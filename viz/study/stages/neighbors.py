@@ -57,6 +57,7 @@ def run(s: Study):
         "background": {
             **{space: vars(background[space]) for space in found},
             "by_chance": vars(background["chance"]),
+            "alike": background["chance"].mean <= FLAT,
             "pixels_less_features": vars(less["background"]["features"]),
             "pixels_less_untrained": vars(less["background"][CONTROL]),
             "pixels_less_chance": vars(less["background"]["chance"]),
@@ -96,7 +97,7 @@ def _charts(facts, shares, less, background, mirror, more):
         differences={f"features \N{MINUS SIGN} {space}, test": less[space]["test"] for space in ("pixels", CONTROL)},
     )
     pictures = [Picture("shares", title, chart)]
-    if facts["background"]["by_chance"]["mean"] > FLAT:
+    if not facts["background"]["alike"]:
         title = "Do the nearest images have the same background?"
         chart = figures.intervals(
             background,
