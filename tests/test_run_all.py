@@ -319,6 +319,7 @@ def read(path):
     return json.loads(path.read_text())
 
 
+@pytest.mark.slow
 def test_both_recipes_of_a_folder_share_the_curve_and_each_resumes_its_own(tmp_path, capsys):
     argv = ["--steps", 4, "--only", "training_curve", "--out", tmp_path]
     assert call(argv) == 0
@@ -447,6 +448,7 @@ def test_with_more_steps_training_goes_on_and_what_hangs_on_it_is_made_again(tmp
     assert read(tmp_path / "fast" / "digits" / "metrics.json")["steps"] == 4
 
 
+@pytest.mark.slow
 def test_judges_too_are_trained_anew_for_a_longer_run(tmp_path, capsys):
     with pytest.MonkeyPatch.context() as m:
         m.setattr(ways, "LEAST", 1)
@@ -478,6 +480,7 @@ def test_a_damaged_record_costs_one_line(done, tmp_path, capsys):
         assert capsys.readouterr().err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_no_two_purposes_of_a_run_share_a_number(tmp_path, monkeypatch):
     """All streams that a run of every stage draws from, for seeds 0 to 20: their first 1,000 numbers all differ."""
     used, sequence = set(), streams._sequence
