@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tinycnn import InputError, data, files
 from viz.metrics import statistics
-from viz.report import text
+from viz.report import results, text
 from viz.study import claims, fingerprint, recipes
 from viz.study.table import STAGES
 
@@ -78,8 +78,10 @@ def do(study, dataset, work, data_dir):
     kept = RESULTS / study / dataset
     shutil.rmtree(kept, ignore_errors=True)
     for path in (out / dataset).glob("seed-*"):
-        for name in ("metrics.json", "run.json"):
-            files.write_bytes(kept / path.name / name, (path / name).read_bytes())
+        files.write_bytes(kept / path.name / "metrics.json", (path / "metrics.json").read_bytes())
+        run = json.loads((path / "run.json").read_text("utf-8"))
+        run["command"] = run["command"].replace(str(data_dir), "data").replace(str(out), "out")  # wherever it ran
+        files.write_text(kept / path.name / "run.json", results.dumps(run))
     files.write_bytes(kept / "summary.json", (out / dataset / "summary.json").read_bytes())
 
 
@@ -167,7 +169,11 @@ def ways():
         for metrics in kept.values():
             values = {s: m["stages"]["maximization"]["ways"].get(name, {}).get("log_odds") for s, m in metrics.items()}
             known = all(v is not None for v in values.values())
-            cells.append(text.span(vars(statistics.over_networks(values)), 1) if known and len(values) > 1 else "")
+            cells.append(
+                text.span(vars(statistics.over_networks(values, comparisons=len(names))), 1)
+                if known and len(values) > 1
+                else ""
+            )
         rows.append(cells)
     return table(["judges' mean log-odds", *(f"{TITLES[d]}, {networks(m)}" for d, m in kept.items())], rows)
 

@@ -104,6 +104,7 @@ def test_a_missing_peer_is_named_and_ours_is_timed_alone(tmp_path, monkeypatch, 
     assert results["threads"] == 1 and row["images"] == 3 and row["sides"]["ours"]["difference"] == 0
 
 
+@pytest.mark.slow
 def test_a_side_that_computes_something_else_is_left_out_and_fails_the_run(tmp_path, monkeypatch, capsys):
     """A second "ours" that may differ by nothing stands in for the peer."""
     monkeypatch.setitem(sides.SIDES, "jax", sides.SIDES["ours"])

@@ -133,6 +133,7 @@ def test_settings_are_never_mixed_and_the_line_names_both(several, tmp_path, cha
     assert (tmp_path / "digits" / "summary.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_studies_that_do_not_belong_together_cost_no_report(several, tmp_path, capsys):
     shutil.copytree(several, tmp_path, dirs_exist_ok=True)
     (tmp_path / "report.html").unlink()

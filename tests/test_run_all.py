@@ -427,6 +427,7 @@ def test_a_curve_of_another_seed_is_in_no_figure(tmp_path):
     assert (tmp_path / "digits" / "training_curve" / "curve.png").read_bytes() != alone
 
 
+@pytest.mark.slow
 def test_with_more_steps_training_goes_on_and_what_hangs_on_it_is_made_again(tmp_path, capsys, monkeypatch):
     """At a constant rate; what followed a schedule is trained anew, and the run says so."""
     monkeypatch.setitem(recipes.RECIPES["study"], "digits", Recipe(300, 100))
@@ -599,6 +600,7 @@ def test_every_stage_has_its_usual_time():
     assert parts["maximization"] == table.STAGES["maximization"].seconds[1] / 2
 
 
+@pytest.mark.slow
 def test_judges_are_other_networks_and_trained_only_for_generated_images(tmp_path, capsys):
     argv = ["--steps", 3, "--out", tmp_path]
     assert call([*argv, "--only", "filters"]) == 0 and not list((tmp_path / "digits").glob("*judge*"))
