@@ -1,6 +1,7 @@
 """How long a run will still take: what each part usually takes, times how this run compares with that so far."""
 
 from .judges import JUDGES, PARTS
+from .recipes import FROZEN
 
 # Seconds on two cores, by the study's network: a step of training, and one of the deep network.
 MODELS = ("mnist", "cifar10", "stl10")
@@ -49,7 +50,7 @@ def parts(info, steps, judge_steps, stages, effort=1.0):
     """
     i = MODELS.index(info.model)
     usual = {"training": steps * STEP[i]}
-    usual["frozen-first-layer"] = usual["training"]
+    usual[FROZEN] = usual["training"]
     for part, name in PARTS.items():
         usual[part] = judge_steps * (DEEP_STEP if JUDGES[name] else STEP)[i]
     return usual | {stage.name: stage.seconds[i] * (effort if "effort" in stage.uses else 1) for stage in stages}

@@ -177,7 +177,7 @@ class Work:
         if study.name not in self.told:
             self.told.add(study.name)
             images = study.set
-            held = f", {len(images.val_images):,} held out" if images.protocol == "holdout" else ""
+            held = f", {images.held_out:,} held out" if images.held_out else ""
             counts = f"{len(images.images):,} training images{held}, {len(images.test_images):,} test images"
             print(f"{study.info.title}: {counts}, recipe {study.options.recipe}, {study.steps:,} steps", flush=True)
 

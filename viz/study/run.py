@@ -26,8 +26,7 @@ from . import estimate, fingerprint, judges, recipes, records, sets
 from .subject import Study
 from .table import STAGES
 
-FROZEN = "frozen-first-layer"
-TRAININGS = {"judges": tuple(judges.PARTS), "frozen": (FROZEN,)}  # what a stage uses: the parts that train it
+TRAININGS = {"judges": tuple(judges.PARTS), "frozen": (recipes.FROZEN,)}  # what a stage uses: the parts that train it
 
 
 @dataclass(frozen=True)
@@ -187,7 +186,7 @@ class Run:
 
     def train_other(self, part):
         """A network that judges generated images, or one whose first layer does not learn."""
-        if part == FROZEN:
+        if part == recipes.FROZEN:
             return self.fit(part, self.recipe, self.steps, self.seed, first_layer_learns=False)[1:]
         how, name = self.judge_recipe, judges.PARTS[part]
         return self.fit(part, how, how.steps, judges.seed(self.seed, name), deep=judges.JUDGES[name])[1:]
@@ -229,7 +228,7 @@ class Run:
             (images.val_images, images.val_labels),
             steps=steps,
             seed=seed,
-            keep="best" if images.protocol == "holdout" else "last",
+            keep="best" if images.held_out else "last",
             frozen=() if first_layer_learns else (next(iter(net.params)),),
             checkpoint=checkpoint,
             resume=resume,
@@ -290,15 +289,14 @@ class Run:
         if name == "history":
             history = self.history(self.options.recipe)
             images = self.set
-            held_out = len(images.val_images) if images.protocol == "holdout" else 0
-            how = {"recipe": str(self.recipe), "protocol": images.protocol, "held_out": held_out}
+            how = {"recipe": str(self.recipe), "protocol": images.protocol, "held_out": images.held_out}
             return {"history": history, "histories": self.histories(), **how}
         if name == "effort":
             return {"effort": self.effort}
         nets = {part: self.folder / f"checkpoint-{part}.safetensors" for part in TRAININGS[name]}
         nets = {part: Network.load(path, self.options.backend) for part, path in nets.items()}
         if name == "frozen":
-            return {"frozen": nets[FROZEN]}
+            return {"frozen": nets[recipes.FROZEN]}
         known = judges.known({judge: self.accuracy(part) for part, judge in judges.PARTS.items()}, self.info)
         asked = {judge: nets[part] for part, judge in judges.PARTS.items() if known[judge]["judges"]}
         return {"judges": asked, "about_judges": known}
@@ -382,21 +380,20 @@ class Run:
 
     def accuracies(self, history):
         """What metrics.json says of the network: how many images, which step was kept, and how often it was right."""
-        images, chosen = self.set, self.set.protocol == "holdout"
+        images, chosen = self.set, self.set.held_out
         at = history.best if chosen else -1
         shown = min(len(images.images), train.TRAIN_SAMPLE)
         found = {
             "train_images": len(images.images),
-            "validation_images": len(images.val_images) if chosen else 0,
+            "validation_images": chosen,
             "test_images": len(images.test_images),
             "kept_step": history.eval_steps[at],
             "train_accuracy": vars(statistics.accuracy_interval(round(shown * history.train_accuracy[at]), shown)),
             "test_accuracy": vars(self.accuracy(self.options.recipe)),
         }
         if chosen:
-            n = len(images.val_images)
-            right = round(n * history.val_accuracy[at])
-            found["validation_accuracy"] = vars(statistics.accuracy_interval(right, n))
+            right = round(chosen * history.val_accuracy[at])
+            found["validation_accuracy"] = vars(statistics.accuracy_interval(right, chosen))
         return found
 
     def about_judges(self):

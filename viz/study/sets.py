@@ -52,6 +52,11 @@ class DataSet:
         return self.info.name if self.built_in else files.slug(self.info.name) or "images"
 
     @property
+    def held_out(self):
+        """How many training images choose the step that is kept; 0 where nothing is chosen."""
+        return len(self.val_images) if self.protocol == "holdout" else 0
+
+    @property
     def arrays(self):
         """All images and labels."""
         of = (self.val_images, self.val_labels), (self.test_images, self.test_labels)

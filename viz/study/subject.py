@@ -112,3 +112,13 @@ class Study:
         """Return the indices of `SHOWN` test images: the first of each of as many classes."""
         firsts = np.sort([np.flatnonzero(self.test_labels == c)[0] for c in np.unique(self.test_labels)])
         return np.concatenate([firsts, np.setdiff1d(np.arange(len(self.test_labels)), firsts)])[:SHOWN]
+
+    def sample(self, stage, count):
+        """Return the indices of `count` random test images, at most, in order."""
+        return np.sort(self.rng(stage).permutation(len(self.test_images))[:count])
+
+    def examples_and_more(self, stage, count):
+        """Return the indices of the `examples` and, after them, of random test images, `count` together, at most."""
+        shown = self.examples()
+        rest = np.setdiff1d(self.rng(stage).permutation(len(self.test_images)), shown, assume_unique=True)
+        return np.concatenate([shown, rest])[:count]

@@ -16,7 +16,7 @@ def run(s: Study):
     """Return (pictures, facts)."""
     pictures, facts = [], {}
     image, label = s.test_images[:1], s.name(s.test_labels[0])
-    picked = np.sort(s.rng("activation_maps").permutation(len(s.test_images))[:TOLD])
+    picked = s.sample("activation_maps", TOLD)
     for i, (conv, relu) in enumerate(s.convs.items()):
         maps = activations.maps(s.net, image, relu)[0].transpose(2, 0, 1)  # (C, H, W)
         C, H, W = maps.shape

@@ -17,8 +17,7 @@ POINTED = 200  # images on whose objects the maps point, where these are known
 def run(s: Study):
     """Return (pictures, facts)."""
     shown = s.examples()
-    rest = np.setdiff1d(s.rng("saliency").permutation(len(s.test_images)), shown, assume_unique=True)
-    picked = np.concatenate([shown, rest])[: NAMED if s.masks is None else POINTED]
+    picked = s.examples_and_more("saliency", NAMED if s.masks is None else POINTED)
     images = s.test_images[picked]
     conv, relu = list(s.convs.items())[-1]
     names = s.net.layer_names

@@ -18,8 +18,7 @@ def run(s: Study):
     """Return (pictures, facts)."""
     pictures, facts = [], {}
     shown = s.examples()
-    rest = np.setdiff1d(s.rng("maximal_activation_maps").permutation(len(s.test_images)), shown, assume_unique=True)
-    picked = np.concatenate([shown, rest])[:NAMED]
+    picked = s.examples_and_more("maximal_activation_maps", NAMED)
     for i, (conv, relu) in enumerate(s.convs.items()):
         both = {"trained": s.net, "untrained": s.untrained}
         back = {which: deconvnet.project(net, s.test_images[picked], relu) for which, net in both.items()}

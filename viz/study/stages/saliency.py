@@ -18,8 +18,7 @@ UNTRAINED = "untrained network,\nall classes"
 def run(s: Study):
     """Return (pictures, facts)."""
     shown = s.examples()
-    rest = np.setdiff1d(s.rng("saliency").permutation(len(s.test_images)), shown, assume_unique=True)
-    picked = np.concatenate([shown, rest])[: NAMED if s.masks is None else POINTED]
+    picked = s.examples_and_more("saliency", NAMED if s.masks is None else POINTED)
     images, n = s.test_images[picked], len(shown)
     predicted = s.net.predict(images)
     targets = {"all classes": None, "the answer": predicted}

@@ -16,7 +16,7 @@ LINE = 190  # the grey of the lines around them
 
 def run(s: Study):
     """Return (pictures, facts)."""
-    images = s.test_images[np.sort(s.rng("strongest_maps").permutation(len(s.test_images))[:SEARCHED])]
+    images = s.test_images[s.sample("strongest_maps", SEARCHED)]
     counts, patches, facts = {}, [], {"images": len(images), "layers": {}}
     for i, (conv, relu) in enumerate(s.convs.items()):
         sums, before = (activations.sums(net, images, relu) for net in (s.net, s.untrained))

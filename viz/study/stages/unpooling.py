@@ -16,8 +16,7 @@ WAYS = {"switches": "switches", "repeat": "repetition", "center": "window centre
 def run(s: Study):
     """Return (pictures, facts)."""
     shown = s.examples()
-    rest = np.setdiff1d(s.rng("unpooling").permutation(len(s.test_images)), shown, assume_unique=True)
-    picked = np.concatenate([shown, rest])[:COMPARED]
+    picked = s.examples_and_more("unpooling", COMPARED)
     images, layers = s.test_images[picked], _with_a_pool_below(s)
     hits, pictures = {"trained": {}, "untrained": {}}, []
     for conv, relu in layers.items():
