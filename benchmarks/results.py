@@ -94,18 +94,6 @@ def table(heads, rows):
     return "\n".join(f"| {' | '.join(str(cell).replace('|', ' ') for cell in line)} |" for line in lines)
 
 
-def over(metrics, *path):
-    """The interval of a number of metrics.json over networks; of one network the one over its images."""
-    found = []
-    for one in metrics.values():
-        for name in path:
-            one = one[name]
-        found.append(one)
-    if len(found) > 1:
-        return vars(statistics.over_networks({seed: one["mean"] for seed, one in zip(metrics, found)}))
-    return found[0]
-
-
 def networks(metrics):
     """How many, in words."""
     return f"{len(metrics)} network{'s' * (len(metrics) > 1)}"
@@ -127,9 +115,9 @@ def accuracies():
 
 def _accuracy(metrics):
     first = next(iter(metrics.values()))
-    test, known = over(metrics, "test_accuracy"), over(metrics, "train_accuracy")
+    test, known = (claims.over(metrics, k) for k in ("test_accuracy", "train_accuracy"))
     return (
-        f"**{text.span_percent(test)}** of {first['test_images']:,}; training images {text.percent(known['mean'])} "
+        f"**{claims.percent(test)}** of {first['test_images']:,}; training images {text.percent(known.mean)} "
         f"({first['steps']:,} steps, {networks(metrics)})"
     )
 

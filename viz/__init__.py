@@ -11,7 +11,7 @@ ascent        images that excite a unit: `maximize`, with `recipes`, `optimizers
 space         `embedding`: t-SNE of a layer's features, and mosaics of images placed by it; `neighbors`: nearest images,
               in pixels or in features
 metrics       which number to believe: `statistics` (intervals), `identification` and `localization` (what a map shows,
-              and where it points), `orientation`, `correlation`
+              and where it points), `controls` (maps of no network), `orientation`, `correlation`
 figures       draws what the others return
 report        what a result is, and one self-contained page of them
 study         what ``run_all.py`` runs

@@ -61,7 +61,7 @@ class Found:
         KeyError
             A network has no such number: it was not measured, or by another version of this program.
         """
-        return {seed: _mean(_at(m["stages"], path)) for seed, m in self.metrics.items()}
+        return values(self.metrics, "stages", *path)
 
     def has(self, *path):
         """Whether each network has the number, and it is defined."""
@@ -72,13 +72,7 @@ class Found:
 
     def __call__(self, *path):
         """The interval of a number over networks; of one network the one that its stage found."""
-        if len(self.metrics) > 1:
-            return statistics.over_networks(self.values(*path))
-        (metrics,) = self.metrics.values()
-        found = _at(metrics["stages"], path)
-        if isinstance(found, dict):
-            return statistics.Interval(*(nan if found[k] is None else found[k] for k in ("mean", "low", "high", "n")))
-        return statistics.Interval(_mean(found), nan, nan, 1)
+        return over(self.metrics, "stages", *path)
 
     def less(self, a, b):
         """The interval of the difference of two numbers, paired by network."""
@@ -87,6 +81,22 @@ class Found:
     def keys(self, *path):
         """The keys of a dict of facts, in the order of the first network's."""
         return [k for k, v in _at(next(iter(self.metrics.values()))["stages"], path).items() if isinstance(v, dict)]
+
+
+def values(metrics, *path):
+    """Return {seed: the number at this place of what metrics.json holds}, an interval by its mean."""
+    return {seed: _mean(_at(m, path)) for seed, m in metrics.items()}
+
+
+def over(metrics, *path):
+    """Return the interval of a number over networks; of one network the one that is kept with it, over its images."""
+    if len(metrics) > 1:
+        return statistics.over_networks(values(metrics, *path))
+    (one,) = metrics.values()
+    found = _at(one, path)
+    if isinstance(found, dict):
+        return statistics.Interval(*(nan if found[k] is None else found[k] for k in ("mean", "low", "high", "n")))
+    return statistics.Interval(_mean(found), nan, nan, 1)
 
 
 def _at(facts, path):
@@ -376,12 +386,7 @@ def _s11(metrics, other):
 def _s12(metrics, reported):
     share, steps, _ = reported
     alike = all(m["steps"] == steps and not m["validation_images"] for m in metrics.values())
-    test, known = (
-        statistics.over_networks({s: m[k]["mean"] for s, m in metrics.items()})
-        if len(metrics) > 1
-        else statistics.Interval(**next(iter(metrics.values()))[k])
-        for k in ("test_accuracy", "train_accuracy")
-    )
+    test, known = over(metrics, "test_accuracy"), over(metrics, "train_accuracy")
     near = test.low - 0.01 <= share <= test.high + 0.01
     return Row(
         "S12",

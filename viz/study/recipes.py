@@ -115,7 +115,7 @@ REPORTED = {  # by the study, of its own runs of the study's recipes: ("roughly"
 }
 
 FROZEN = "frozen-first-layer"  # the part of a study that trains the network again, its first layer as it started
-JUDGE_STEPS = {"digits": 150, "shapes": 800, "mnist": 400, "cifar10": 1500, "stl10": 400}
+JUDGE_STEPS = {"digits": 120, "shapes": 800, "mnist": 400, "cifar10": 1500, "stl10": 400}
 
 
 def judge(info, effort=1.0):

@@ -18,7 +18,7 @@ from viz.ascent.parametrize import Spectral
 # The class score, with nothing to hold it. The study starts from black, where a network of ReLUs may have no gradient
 # at all: nothing moves. So the base starts from weak noise, as published ascents do; the study's code goes both ways.
 START = presets.NOISE
-BASE = Recipe(START, optimizer=optimizers.Adam(0.02), steps=300)
+BASE = Recipe(START, optimizer=optimizers.Adam(0.02), steps=250)
 FIVE = {  # of the study's section
     "decay": (r.Decay(0.01), "x shrinks by 1 % a step"),
     "blur": (r.Blur(0.5, 4), "a Gaussian of 0.5 pixels every 4 steps"),

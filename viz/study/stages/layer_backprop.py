@@ -1,13 +1,10 @@
 """The gradients of every map of a layer with respect to the pixels, put together; what they show beside saliency."""
 
-import numpy as np
-
-from viz import deconvnet, figures, saliency
-from viz.metrics import localization, statistics
+from viz import figures, saliency
+from viz.metrics import controls, localization, statistics
 from viz.metrics.correlation import pearson
 from viz.metrics.identification import identify
 from viz.report.results import Picture
-from viz.study.stages.unpooling import blob
 from viz.study.subject import Study
 
 NAMED = 100  # images that are named from their maps
@@ -93,13 +90,8 @@ def beside(hits):
 
 
 def pointing_controls(masks, images):
-    """Return the pointing game of what no network had a part in: the image's edges and a centred blob, and chance."""
-    blobs = np.broadcast_to(blob(masks.shape[1:]), masks.shape)
-    return {
-        "edges of the image": vars(statistics.share(localization.pointing_game(masks, deconvnet.edges(images)))),
-        "centred blob": vars(statistics.share(localization.pointing_game(masks, blobs))),
-        "by_chance": masks[masks.any((1, 2))].mean(),
-    }
+    """Return the facts of `controls.pointing`."""
+    return {name: f if name == "by_chance" else vars(f) for name, f in controls.pointing(masks, images).items()}
 
 
 def _looks(net, images, layer):

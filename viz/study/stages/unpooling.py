@@ -1,10 +1,8 @@
 """Three ways to undo a max-pool on the way back, and from which of them the image can be told."""
 
-import numpy as np
-
 from tinycnn.layers import MaxPool2D
 from viz import deconvnet, figures
-from viz.metrics import statistics
+from viz.metrics import controls, statistics
 from viz.metrics.identification import identify
 from viz.report.results import Comparison, Picture
 from viz.study.subject import Study
@@ -29,10 +27,10 @@ def run(s: Study):
                 drawn[which, name] = projection[: len(shown)], strongest[: len(shown)]
         if conv == list(layers)[-1]:
             pictures.append(_sheet(s, conv, images[: len(shown)], drawn, hits, s.test_labels[shown]))
-    controls = {
+    nothing = {
         "the image itself": identify(images, images),
         "its edges": identify(deconvnet.edges(images), images),
-        "a blob anywhere": identify(_blobs(len(images), images.shape[1:3], s.rng("unpooling blobs")), images),
+        "a blob anywhere": identify(controls.blobs(len(images), images.shape[1:3], s.rng("unpooling blobs")), images),
     }
     facts = {
         "images": len(images),
@@ -42,7 +40,7 @@ def run(s: Study):
         "untrained_named": _shares(hits["untrained"]),
         "switches_less_repetition": _gains(hits["trained"]),
         "untrained_switches_less_repetition": _gains(hits["untrained"]),
-        "controls": {name: vars(statistics.share(h)) for name, h in controls.items()},
+        "controls": {name: vars(statistics.share(h)) for name, h in nothing.items()},
         "by_chance": 1 / len(images),
     }
     rows = {
@@ -50,7 +48,7 @@ def run(s: Study):
         for conv in layers
         for which in hits
         for name, h in hits[which][conv].items()
-    } | {name: statistics.share(h) for name, h in controls.items()}
+    } | {name: statistics.share(h) for name, h in nothing.items()}
     title = "From which way can the image be told?"
     note = f"Images named among {len(images)}, 95 % intervals. Below, switches less repetition, paired by image."
     less = {
@@ -62,18 +60,6 @@ def run(s: Study):
     chance = facts["by_chance"], "chance"
     chart = figures.intervals(rows, title, note, "images named, per cent", chance, percent=True, differences=less)
     return [*pictures, Picture("named", title, chart)], facts
-
-
-def blob(shape):
-    """Return a centred Gaussian blob, (H, W); its width is a quarter of the image's."""
-    y, x = (np.arange(n) - (n - 1) / 2 for n in shape)
-    return np.exp(-(y[:, None] ** 2 + x**2) / (2 * (min(shape) / 4) ** 2))
-
-
-def _blobs(N, shape, rng):
-    """The blob, moved at random for each of N images."""
-    moves = rng.integers(0, shape, (N, 2))
-    return np.stack([np.roll(blob(shape), move, (0, 1)) for move in moves])
 
 
 def _with_a_pool_below(s):
