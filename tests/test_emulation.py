@@ -16,6 +16,7 @@ from emulation.host import KernelError
 
 from tinycnn import get_ops
 from tinycnn.gradcheck import relative_error
+from tinycnn.ops.geometry import Block
 
 ROOT = Path(__file__).resolve().parent.parent
 needs_compiler = pytest.mark.skipif(host.COMPILER is None, reason="g++ is not here")
@@ -308,12 +309,14 @@ def everything(ops):
             keep(ops.unpool2d(y, switches, x.shape, window, stride, padding, how))
     for C, K, kernel in ((16, 17, 3), (4, 5, 5)):
         x, w, b = normal(2, 9, 6, C), normal(kernel, kernel, C, K), normal(K)
-        geometry = (1, 1), "SAME", (3, 3), (2, 2), "SAME"
-        y, switches = ops.conv_relu_pool(x, w, b, *geometry, scratch)
+        block = Block((1, 1), "SAME", (3, 3), (2, 2), "SAME")
+        y, switches = ops.conv_relu_pool(x, w, b, block, scratch)
         keep(y, switches)
-        keep(*ops.conv_relu_pool_backward(x, w, y, switches, normal(*y.shape), *geometry, True, scratch))
+        dy = normal(*y.shape)
+        keep(*ops.conv_relu_pool_backward_weights(x, w, y, switches, dy, block, scratch))
+        keep(ops.conv_relu_pool_backward_data(w, y, switches, dy, x.shape, block, True, False, scratch))
         signals, strongest = normal(4, *y.shape[1:]), ops.zeros(x.shape[:3])  # two for each image
-        dx = ops.conv_relu_pool_backward_data(w, y, switches, signals, x.shape, *geometry, True, True, scratch)
+        dx = ops.conv_relu_pool_backward_data(w, y, switches, signals, x.shape, block, True, True, scratch)
         ops.largest(dx, strongest)
         keep(dx, strongest)
     x, w, b = normal(6, 70), normal(70, 50), normal(50)  # 300 results: more than a block has threads

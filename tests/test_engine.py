@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tinycnn import InputError, Network, fused, get_ops, gradcheck, losses, models, optim
 from tinycnn.gradcheck import relative_error
 from tinycnn.layers import Conv2D, Dense, Dropout, Flatten, MaxPool2D, ReLU
+from tinycnn.ops.geometry import Block
 from tinycnn.rules import Rule
 
 LAYER = 1e-7  # elementwise central differences in float64
@@ -149,18 +150,21 @@ def test_fused_blocks_are_exact_to_rounding_in_float32(backend, shape, k, K, poo
     rng = np.random.default_rng(0)
     x, w = fast.asarray(rng.random((9, *shape))), fast.asarray(rng.standard_normal((k, k, shape[2], K)) / 10)
     b = fast.asarray(rng.standard_normal(K) / 10)
-    geometry = ((1, 1), "SAME", (pool, pool), (2, 2), "SAME")
-    y, switches = fast.conv_relu_pool(x, w, b, *geometry, work)
-    expected, where = reference.conv_relu_pool(x, w, b, *geometry, None)
+    block = Block((1, 1), "SAME", (pool, pool), (2, 2), "SAME")
+    y, switches = fast.conv_relu_pool(x, w, b, block, work)
+    expected, where = reference.conv_relu_pool(x, w, b, block, None)
     assert relative_error(y, expected) < FUSED["float32"]
     assert (switches != where).mean() < 1e-4 and (switches[y == 0] == 0).all()
     dy = fast.asarray(rng.standard_normal(y.shape))
-    for need_dx in (False, True):
-        back = fast.conv_relu_pool_backward(x, w, y, switches, dy, *geometry, need_dx, work)
-        layers = reference.conv_relu_pool_backward(x, w, y, switches, dy, *geometry, need_dx, None)
-        assert (back[2] is None) == (not need_dx)
-        for a, e in zip(back[: 2 + need_dx], layers):
-            assert relative_error(a, e) < FUSED["float32"]
+    weights, data = (x, w, y, switches, dy, block), (w, y, switches, dy, x.shape, block, True, False)
+    for a, e in zip(
+        (*fast.conv_relu_pool_backward_weights(*weights, work), fast.conv_relu_pool_backward_data(*data, work)),
+        (
+            *reference.conv_relu_pool_backward_weights(*weights, None),
+            reference.conv_relu_pool_backward_data(*data, None),
+        ),
+    ):
+        assert relative_error(a, e) < FUSED["float32"]
 
 
 @pytest.mark.parametrize("backend", FAST)
@@ -227,10 +231,10 @@ def test_signals_go_back_through_a_block_as_through_its_layers(
         np.random.default_rng(seed),
     )
     x, w = rng.standard_normal((N, H, W, C)), rng.standard_normal((*kernel, C, K))
-    geometry = ((1, 1), "SAME", pool, stride, padding)
-    y, switches = reference.conv_relu_pool(x, w, np.zeros(K), *geometry, None)
+    block = Block((1, 1), "SAME", pool, stride, padding)
+    y, switches = reference.conv_relu_pool(x, w, np.zeros(K), block, None)
     dy = rng.standard_normal((S * N, *y.shape[1:])) * rng.integers(0, 2, (S * N, *y.shape[1:]))
-    args = (w, y, switches, dy, x.shape, *geometry, mask, rectify)
+    args = (w, y, switches, dy, x.shape, block, mask, rectify)
     expected = reference.conv_relu_pool_backward_data(*args, None)
     dx = ops.conv_relu_pool_backward_data(*args, fused.Workspace(get_ops(backend, "float64")))
     assert np.abs(dx - expected).max() <= FUSED["float64"] * np.abs(expected).max()
@@ -242,11 +246,11 @@ def test_signals_go_back_through_a_block_as_through_its_layers(
 def test_signals_go_back_exact_to_rounding_in_float32(backend, shape, k, K, pool):
     ops, reference, rng = hosted.get_ops(backend, "float32"), get_ops("reference"), np.random.default_rng(0)
     x, w = ops.asarray(rng.random((2, *shape))), ops.asarray(rng.standard_normal((k, k, shape[2], K)) / 10)
-    geometry = ((1, 1), "SAME", (pool, pool), (2, 2), "SAME")
-    y, switches = reference.conv_relu_pool(x, w, ops.asarray(np.zeros(K)), *geometry, None)
+    block = Block((1, 1), "SAME", (pool, pool), (2, 2), "SAME")
+    y, switches = reference.conv_relu_pool(x, w, ops.asarray(np.zeros(K)), block, None)
     dy = ops.asarray(rng.standard_normal((6, *y.shape[1:])))
     for mask, rectify in ((True, False), (False, True), (True, True)):
-        args = (w, y, switches, dy, x.shape, *geometry, mask, rectify)
+        args = (w, y, switches, dy, x.shape, block, mask, rectify)
         dx = ops.conv_relu_pool_backward_data(*args, fused.Workspace(get_ops(backend)))
         assert relative_error(dx, reference.conv_relu_pool_backward_data(*args, None)) < FUSED["float32"]
 
@@ -262,7 +266,7 @@ def test_pictures_break_no_tie_of_a_black_background(model):
     assert (fast.caches["pool2"][2] == exact.caches["pool2"][0]).all()
     assert relative_error(fast["pool2"], exact["pool2"]) < FUSED["float32"]
     _, switches = net.ops.conv_relu_pool(*fast.caches["pool2"][:1], *(net.params["conv2"][k] for k in "wb"),
-                                         *fast.steps["pool2"].geometry, net.workspace())  # fmt: skip
+                                         fast.steps["pool2"].geometry, net.workspace())  # fmt: skip
     assert (switches != exact.caches["pool2"][0]).any(), "the case has no ties that rounding breaks"
 
 

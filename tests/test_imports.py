@@ -41,7 +41,7 @@ ENGINE = {
     "ops": {"errors"},
     "streams": {"errors"},
     **{part: {"errors", "streams", "ops.geometry"} for part in ("layers", "rules", "losses", "optim")},
-    "fused": {"layers", "rules", "ops.workspace"},
+    "fused": {"layers", "rules", "ops.geometry", "ops.workspace"},
     "network": {"errors", "files", "fused", "layers", "ops", "rules", "streams"},
     "checkpoint": {"errors", "files", "layers", "network"},
     "models": {"errors", "layers", "network"},

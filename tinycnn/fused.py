@@ -10,6 +10,7 @@ and are used again at the next step.
 """
 
 from .layers import Conv2D, Dense, MaxPool2D, ReLU
+from .ops.geometry import Block as Geometry
 from .ops.workspace import Workspace
 from .rules import RULES
 
@@ -25,18 +26,17 @@ class Block:
     def __init__(self, conv, relu, last):
         self.conv, self.relu, self.name, self.output = conv, relu, conv.name, last.name
         self.pool = pool = last if isinstance(last, MaxPool2D) else MaxPool2D(last.name, 1, 1)
-        self.geometry = (conv.stride, conv.padding, pool.window, pool.stride, pool.padding)
+        self.geometry = Geometry(conv.stride, conv.padding, pool.window, pool.stride, pool.padding)
 
     def forward(self, ops, p, x, work, exact=False):
-        y, switches = ops.conv_relu_pool(x, p["w"], p["b"], *self.geometry, _Scope(work, self.name), exact)
+        y, switches = ops.conv_relu_pool(x, p["w"], p["b"], self.geometry, _Scope(work, self.name), exact)
         return y, (x, y, switches)
 
     def grads(self, ops, p, cache, dy, need_dx, work):
         x, y, switches = cache
-        dw, db, dx = ops.conv_relu_pool_backward(
-            x, p["w"], y, switches, dy, *self.geometry, need_dx=need_dx, work=_Scope(work, self.name)
-        )
-        return {"w": dw, "b": db}, dx
+        scope = _Scope(work, self.name)
+        dw, db = ops.conv_relu_pool_backward_weights(x, p["w"], y, switches, dy, self.geometry, scope)
+        return {"w": dw, "b": db}, self.backward(ops, p, cache, dy, RULES["gradient"], work) if need_dx else None
 
     def knows(self, rule):
         """Can the block go back by this rule? If not, its layers can."""
@@ -51,7 +51,7 @@ class Block:
 
     def backward(self, ops, p, cache, dy, rule, work, out=None):
         x, y, switches = cache
-        args = (*self.geometry, rule.mask, rule.rectify, _Scope(work, self.name))
+        args = (self.geometry, rule.mask, rule.rectify, _Scope(work, self.name))
         return ops.conv_relu_pool_backward_data(p["w"], y, switches, dy, x.shape, *args, out)
 
     def backward_maps(self, ops, p, cache, maps, rule, work):

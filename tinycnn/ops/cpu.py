@@ -122,49 +122,34 @@ class Ops(reference.Ops):
     def average(self, mean, p, rate):
         run(kernels.average, mean.reshape(-1), p.reshape(-1), self.dtype.type(rate), size=p.size)
 
-    def conv_relu_pool(self, x, w, b, stride, padding, window, pool_stride, pool_padding, work, exact=False):
+    def conv_relu_pool(self, x, w, b, block, work, exact=False):
+        stride, padding, window, pool_stride, pool_padding = block
         fast = thin if thin.applies(w, stride, padding) else winograd if winograd.applies(w, stride, padding) else None
         if fast is None:
-            return super().conv_relu_pool(x, w, b, stride, padding, window, pool_stride, pool_padding, work)
+            return super().conv_relu_pool(x, w, b, block, work)
         OH, OW, top, left = windows(x.shape[1:], window, pool_stride, pool_padding)
         y = work("y", (len(x), OH, OW, w.shape[3]), x.dtype)
         switches = work("switches", y.shape, np.uint8)
         fast.forward(x, w, b, y, switches, (*window, *pool_stride, top, left), work, exact)
         return y, switches
 
-    def conv_relu_pool_backward(
-        self, x, w, y, switches, dy, stride, padding, window, pool_stride, pool_padding, need_dx, work
-    ):
+    def conv_relu_pool_backward_weights(self, x, w, y, switches, dy, block, work):
+        stride, padding, window, pool_stride, pool_padding = block
         if not sparse.applies(w, stride, padding):
-            return super().conv_relu_pool_backward(
-                x, w, y, switches, dy, stride, padding, window, pool_stride, pool_padding, need_dx, work
-            )
+            return super().conv_relu_pool_backward_weights(x, w, y, switches, dy, block, work)
         _, _, top, left = windows(x.shape[1:], window, pool_stride, pool_padding)
-        pool, filtered = (*window, *pool_stride, top, left), self._filtered(w, stride, padding)
-        way = winograd if filtered and len(w) == 3 else sparse
-        dw, db = way.backward_weights(x, w, y, switches, dy, pool, work)
-        dx = None
-        if need_dx:
-            dx = work("dx", x.shape, x.dtype)
-            if filtered:
-                winograd.backward_data(w, y, switches, dy, dx, pool, work)
-            else:
-                sparse.backward_data(w, y, switches, dy, dx, pool, True, False, work)
-        return dw, db, dx
+        way = winograd if self._filtered(w, stride, padding) and len(w) == 3 else sparse
+        return way.backward_weights(x, w, y, switches, dy, (*window, *pool_stride, top, left), work)
 
-    def conv_relu_pool_backward_data(
-        self, w, y, switches, dy, shape, stride, padding, window, pool_stride, pool_padding,
-        mask, rectify, work, out=None,
-    ):  # fmt: skip
+    def conv_relu_pool_backward_data(self, w, y, switches, dy, shape, block, mask, rectify, work, out=None):
+        stride, padding, window, pool_stride, pool_padding = block
         if not sparse.applies(w, stride, padding):
             return super().conv_relu_pool_backward_data(
-                w, y, switches, dy, shape, stride, padding, window, pool_stride, pool_padding, mask, rectify, work, out
+                w, y, switches, dy, shape, block, mask, rectify, work, out
             )  # fmt: skip
         _, _, top, left = windows(shape[1:], window, pool_stride, pool_padding)
-        pool, dx = (
-            (*window, *pool_stride, top, left),
-            work("dx", (len(dy), *shape[1:]), dy.dtype) if out is None else out,
-        )
+        pool = (*window, *pool_stride, top, left)
+        dx = work("dx", (len(dy), *shape[1:]), dy.dtype) if out is None else out
         if self._filtered(w, stride, padding) and mask and not rectify and len(dy) == len(y):
             winograd.backward_data(w, y, switches, dy, dx, pool, work)
         else:

@@ -1,22 +1,38 @@
-"""Where windows lie: output sizes and padding, for convolutions and pools alike.
+"""Where windows lie: output sizes and padding, for convolutions and pools alike. Nobody else knows of padding.
 
 SAME is TensorFlow's: out = ceil(in / stride), the padding is split evenly and its odd pixel goes to the
-bottom and right. VALID never pads: out = floor((in - kernel) / stride) + 1.
+bottom and right. VALID never pads: out = floor((in - kernel) / stride) + 1. Any other padding is a pair of pairs,
+((top, bottom), (left, right)), and gives out = floor((in + before + after - kernel) / stride) + 1.
 """
+
+from typing import NamedTuple
 
 PADDINGS = ("SAME", "VALID")
 
 
-def output_size(size, kernel, stride, padding):
-    """Return (number of windows, pixels of padding before the first input pixel) along one axis."""
-    if padding == "SAME":
-        out = -(-size // stride)
-        return out, max((out - 1) * stride + kernel - size, 0) // 2
-    return (size - kernel) // stride + 1, 0
+class Block(NamedTuple):
+    """The windows of a convolution and of the max-pool after it."""
+
+    stride: tuple
+    padding: str | tuple
+    window: tuple
+    pool_stride: tuple
+    pool_padding: str | tuple
+
+
+def pads(shape, kernel, stride, padding):
+    """Return ((top, bottom), (left, right)), pixels of padding around an image of `shape` (H, W, ...)."""
+    if padding == "VALID":
+        return (0, 0), (0, 0)
+    if padding != "SAME":
+        return padding
+    total = [max((-(-size // s) - 1) * s + k - size, 0) for size, k, s in zip(shape, kernel, stride)]
+    return tuple((t // 2, t - t // 2) for t in total)
 
 
 def windows(shape, kernel, stride, padding):
     """Return (OH, OW, pad_top, pad_left) for an image of `shape` (H, W, ...)."""
-    OH, top = output_size(shape[0], kernel[0], stride[0], padding)
-    OW, left = output_size(shape[1], kernel[1], stride[1], padding)
+    (top, bottom), (left, right) = pads(shape, kernel, stride, padding)
+    OH = (shape[0] + top + bottom - kernel[0]) // stride[0] + 1
+    OW = (shape[1] + left + right - kernel[1]) // stride[1] + 1
     return OH, OW, top, left

@@ -264,7 +264,8 @@ class Ops(reference.Ops):
 
     # -- conv -> relu -> pool ----------------------------------------------------------------------------------
 
-    def conv_relu_pool(self, x, w, b, stride, padding, window, pool_stride, pool_padding, work, exact=False):
+    def conv_relu_pool(self, x, w, b, block, work, exact=False):
+        stride, padding, window, pool_stride, pool_padding = block
         K = w.shape[3]
         H, W, _, _ = windows(x.shape[1:], w.shape[:2], stride, padding)
         OH, OW, top, left = windows((H, W), window, pool_stride, pool_padding)
@@ -281,24 +282,34 @@ class Ops(reference.Ops):
             self._rows("pool_image", len(images) * OH, OW * K, conv, b, y[some], switches[some], *sizes)
         return y, switches
 
-    def conv_relu_pool_backward(
-        self, x, w, y, switches, dy, stride, padding, window, pool_stride, pool_padding, need_dx, work
-    ):
-        H, W, _, _ = windows(x.shape[1:], w.shape[:2], stride, padding)
+    def _signal(self, dy, switches, shape, w, block):
+        """What comes back to the convolution's output, (N, H, W, K), in scratch."""
+        H, W, _, _ = windows(shape[1:], w.shape[:2], block.stride, block.padding)
+        signal = self._scratch("conv", (len(dy), H, W, w.shape[3]), self.dtype)
+        self._unpool2d(dy, switches, signal, *block[2:])
+        return signal
+
+    def conv_relu_pool_backward_weights(self, x, w, y, switches, dy, block, work):
         dy = self.relu_backward(dy, y)
-        signal = self._scratch("conv", (len(x), H, W, w.shape[3]), self.dtype)
-        self._unpool2d(dy, switches, signal, window, pool_stride, pool_padding)
-        dw = work("dw", w.shape, self.dtype)
-        dx = work("dx", x.shape, self.dtype) if need_dx else None
-        if _winograd_suits(w, stride, padding):
+        signal, dw = self._signal(dy, switches, x.shape, w, block), work("dw", w.shape, self.dtype)
+        if _winograd_suits(w, block.stride, block.padding):
             self._winograd_weights(x, signal, dw)
-            if need_dx:
-                self._winograd(signal, w, dx, flip=True)
         else:
-            self._backward_weights(x, signal, dw, stride, padding)
-            if need_dx:
-                self._backward_data(signal, w, dx, stride, padding)
-        return dw, self.column_sums(dy), dx
+            self._backward_weights(x, signal, dw, block.stride, block.padding)
+        return dw, self.column_sums(dy)
+
+    def conv_relu_pool_backward_data(self, w, y, switches, dy, shape, block, mask, rectify, work, out=None):
+        dx, N = work("dx", (len(dy), *shape[1:]), self.dtype) if out is None else out, len(y)
+        winograd = _winograd_suits(w, block.stride, block.padding) and mask and not rectify and len(dy) == N
+        for i in range(0, len(dy), N):
+            signal = self._signal(self.relu_backward(dy[i : i + N], y, mask, False), switches, shape, w, block)
+            if rectify:
+                signal = self.relu_backward(signal, signal, False, True)
+            if winograd:
+                self._winograd(signal, w, dx, flip=True)
+            else:
+                self._backward_data(signal, w, dx[i : i + N], block.stride, block.padding)
+        return dx
 
     # -- elementwise -------------------------------------------------------------------------------------------
 

@@ -150,41 +150,34 @@ class Ops:
 
     # -- conv -> relu -> pool as one block: the composition defines it, a backend may do better ------------------
 
-    def conv_relu_pool(self, x, w, b, stride, padding, window, pool_stride, pool_padding, work, exact=False):
-        """(y, switches) of maxpool2d(relu(conv2d(x))); they may live in `work` until its next use.
+    def conv_relu_pool(self, x, w, b, block, work, exact=False):
+        """(y, switches) of maxpool2d(relu(conv2d(x))), a `geometry.Block`; they may live in `work` until its next use.
 
         exact, for pictures: where a fast convolution's rounding could decide, the plain sum does. Pixels that tie (a
         black background) must tie here too, or a switch names another than the first of them.
         """
-        return self.maxpool2d(self.relu(self.conv2d(x, w, b, stride, padding)), window, pool_stride, pool_padding)
+        return self.maxpool2d(self.relu(self.conv2d(x, w, b, *block[:2])), *block[2:])
 
-    def conv_relu_pool_backward(
-        self, x, w, y, switches, dy, stride, padding, window, pool_stride, pool_padding, need_dx, work
-    ):
-        """(dw, db, dx or None) of the block, for the gradient rule. A pooled zero came from a ReLU that was off."""
-        OH, OW, _, _ = windows(x.shape[1:], w.shape[:2], stride, padding)
-        shape = (len(x), OH, OW, w.shape[3])
-        dconv = self.unpool2d(self.relu_backward(dy, y), switches, shape, window, pool_stride, pool_padding)
-        dw, db = self.conv2d_backward_weights(x, dconv, w.shape, stride, padding)
-        return dw, db, self.conv2d_backward_data(dconv, w, x.shape, stride, padding) if need_dx else None
+    def conv_relu_pool_backward_weights(self, x, w, y, switches, dy, block, work):
+        """(dw, db) of the block for a gradient dy at its output y. A pooled zero came from a ReLU that was off."""
+        OH, OW, _, _ = windows(x.shape[1:], w.shape[:2], *block[:2])
+        dconv = self.unpool2d(self.relu_backward(dy, y), switches, (len(x), OH, OW, w.shape[3]), *block[2:])
+        return self.conv2d_backward_weights(x, dconv, w.shape, *block[:2])
 
-    def conv_relu_pool_backward_data(
-        self, w, y, switches, dy, shape, stride, padding, window, pool_stride, pool_padding,
-        mask, rectify, work, out=None,
-    ):  # fmt: skip
+    def conv_relu_pool_backward_data(self, w, y, switches, dy, shape, block, mask, rectify, work, out=None):
         """dx (S*N, H, W, C) of the block, for the ReLU's rule and `shape` (N, H, W, C) of its input; in `out` if given.
 
         dy (S*N, OH, OW, K) are S signals for each image: signal s of image n is number s * N + n. A pooled zero
         came from a ReLU that was off; what overlapping windows send to one place adds up before it is rectified.
         """
         N = len(y)
-        OH, OW, _, _ = windows(shape[1:], w.shape[:2], stride, padding)
+        OH, OW, _, _ = windows(shape[1:], w.shape[:2], *block[:2])
         dx = self.empty((len(dy), *shape[1:]), self.dtype) if out is None else out
         for i in range(0, len(dy), N):
             d = self.relu_backward(dy[i : i + N], y, mask, False)
-            d = self.unpool2d(d, switches, (N, OH, OW, w.shape[3]), window, pool_stride, pool_padding)
+            d = self.unpool2d(d, switches, (N, OH, OW, w.shape[3]), *block[2:])
             d = self.relu_backward(d, d, False, rectify)
-            dx[i : i + N] = self.conv2d_backward_data(d, w, shape, stride, padding)
+            dx[i : i + N] = self.conv2d_backward_data(d, w, shape, *block[:2])
         return dx
 
     # -- elementwise -------------------------------------------------------------------------------------------
