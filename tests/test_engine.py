@@ -3,6 +3,7 @@
 import math
 import multiprocessing
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import hosted
 import numpy as np
@@ -10,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinycnn import InputError, Network, fused, get_ops, gradcheck, losses, models, optim
+from tinycnn import InputError, Network, get_ops, gradcheck, losses, models, optim, walk
 from tinycnn.gradcheck import relative_error
-from tinycnn.layers import Conv2D, Dense, Dropout, Flatten, MaxPool2D, ReLU
+from tinycnn.layers import Cache, Conv2D, Dense, Dropout, Flatten, MaxPool2D, Product, ReLU, multiplied
 from tinycnn.ops.geometry import Block
+from tinycnn.ops.workspace import Workspace
 from tinycnn.rules import Rule
 
 LAYER = 1e-7  # elementwise central differences in float64
@@ -77,8 +79,8 @@ def test_the_stl10_network_agrees_with_central_differences(backend):
 
 def test_gradcheck_sees_a_wrong_gradient():
     class Wrong(Dense):
-        def param_grads(self, ops, p, x, dy):
-            grads = super().param_grads(ops, p, x, dy)
+        def grads(self, ops, p, cache, dy):
+            grads = super().grads(ops, p, cache, dy)
             return {**grads, "b": grads["b"] * 1.001}
 
     errors = gradcheck.check_layer(get_ops("reference", "float64"), Wrong("d", 3), np.ones((2, 4)))
@@ -101,16 +103,17 @@ def layered(net, x, labels):
 
 def assert_fused_is_layered(net, x, labels, tolerance):
     trace, loss, grads = layered(net, x, labels)
-    work = fused.Workspace(net.ops)
-    logits, _ = fused.forward(net, net.ops.from_images(x), work)
+    work = Workspace(net.ops)
+    logits = walk.forward(net, net.ops.from_images(x), work=work).outputs[net.layer_names[-1]]
     to_numpy = net.ops.to_numpy
     assert relative_error(to_numpy(logits), trace[trace.upto]) < tolerance
     for _ in range(2):  # the second time every array of the workspace is dirty
-        fused_loss, fused_grads = fused.loss_and_grads(net, net.ops.from_images(x), labels, work)
+        fused_loss, fused_grads = losses.loss_and_grads(net, net.ops.from_images(x), labels, work)
     assert abs(fused_loss - loss) < tolerance * abs(loss)
     for layer, expected in grads.items():
         for name, g in expected.items():
-            assert relative_error(to_numpy(fused_grads[layer][name]), to_numpy(g)) < tolerance, (layer, name)
+            ours = multiplied(net.ops, fused_grads[layer])[name]
+            assert relative_error(to_numpy(ours), to_numpy(g)) < tolerance, (layer, name)
 
 
 @pytest.mark.parametrize("model", ["mnist", "cifar10", "small"])
@@ -126,15 +129,17 @@ def test_the_fused_path_is_the_layered_path(backend, model):
 
 @pytest.mark.parametrize("backend", FAST)
 @pytest.mark.parametrize("optimizer", [optim.Adam(1e-3, decay=0.1), optim.SGD(1e-2)])
-def test_a_step_is_the_same_whether_or_not_gradients_of_dense_layers_are_kept(backend, optimizer):
+def test_a_step_is_the_same_whether_or_not_gradients_of_dense_layers_are_multiplied_out(backend, optimizer):
     rng, found = np.random.default_rng(0), []
     x, labels = rng.random((5, 8, 8, 2), np.float32), rng.integers(0, 3, 5)
     specs = [Conv2D("c", 4, 3), ReLU("r"), MaxPool2D("p", 2, 2), Flatten("f"), Dense("d", 20), ReLU("s"), Dense("e", 3)]
-    for products in (False, True):
+    for whole in (False, True):
         net = Network(specs, (8, 8, 2), backend=backend)
         work, state = net.workspace(), optimizer.init(net.ops, net.params)
         for t in (1, 2):
-            _, grads = fused.loss_and_grads(net, net.ops.from_images(x), labels, work, products=products)
+            _, grads = losses.loss_and_grads(net, net.ops.from_images(x), labels, work)
+            assert isinstance(grads["d"]["w"], Product)
+            grads = {layer: multiplied(net.ops, g) for layer, g in grads.items()} if whole else grads
             optim.step(net.ops, optimizer, net.params, grads, state, t)
         found.append([net.ops.to_numpy(a) for p in net.params.values() for a in p.values()])
     assert all(np.array_equal(a, b) for a, b in zip(*found))
@@ -146,7 +151,7 @@ def test_a_step_is_the_same_whether_or_not_gradients_of_dense_layers_are_kept(ba
 def test_fused_blocks_are_exact_to_rounding_in_float32(backend, shape, k, K, pool):
     """The study's blocks; the way back at the fused path's own switches, as float32 may break a near-tie either way."""
     fast, reference = hosted.get_ops(backend, "float32"), get_ops("reference")
-    work = fused.Workspace(get_ops(backend))
+    work = Workspace(get_ops(backend))
     rng = np.random.default_rng(0)
     x, w = fast.asarray(rng.random((9, *shape))), fast.asarray(rng.standard_normal((k, k, shape[2], K)) / 10)
     b = fast.asarray(rng.standard_normal(K) / 10)
@@ -236,7 +241,7 @@ def test_signals_go_back_through_a_block_as_through_its_layers(
     dy = rng.standard_normal((S * N, *y.shape[1:])) * rng.integers(0, 2, (S * N, *y.shape[1:]))
     args = (w, y, switches, dy, x.shape, block, mask, rectify)
     expected = reference.conv_relu_pool_backward_data(*args, None)
-    dx = ops.conv_relu_pool_backward_data(*args, fused.Workspace(get_ops(backend, "float64")))
+    dx = ops.conv_relu_pool_backward_data(*args, Workspace(get_ops(backend, "float64")))
     assert np.abs(dx - expected).max() <= FUSED["float64"] * np.abs(expected).max()
 
 
@@ -251,7 +256,7 @@ def test_signals_go_back_exact_to_rounding_in_float32(backend, shape, k, K, pool
     dy = ops.asarray(rng.standard_normal((6, *y.shape[1:])))
     for mask, rectify in ((True, False), (False, True), (True, True)):
         args = (w, y, switches, dy, x.shape, block, mask, rectify)
-        dx = ops.conv_relu_pool_backward_data(*args, fused.Workspace(get_ops(backend)))
+        dx = ops.conv_relu_pool_backward_data(*args, Workspace(get_ops(backend)))
         assert relative_error(dx, reference.conv_relu_pool_backward_data(*args, None)) < FUSED["float32"]
 
 
@@ -263,11 +268,11 @@ def test_pictures_break_no_tie_of_a_black_background(model):
     exact = with_biases(models.build(model, "cpu", dtype="float64")).forward(x, upto="pool2")
     net = with_biases(models.build(model, "cpu"))
     fast = net.forward(x, upto="pool2", work=net.workspace())
-    assert (fast.caches["pool2"][2] == exact.caches["pool2"][0]).all()
+    assert (fast.caches["pool2"].kept == exact.caches["pool2"].kept).all()
     assert relative_error(fast["pool2"], exact["pool2"]) < FUSED["float32"]
     _, switches = net.ops.conv_relu_pool(*fast.caches["pool2"][:1], *(net.params["conv2"][k] for k in "wb"),
                                          fast.steps["pool2"].geometry, net.workspace())  # fmt: skip
-    assert (switches != exact.caches["pool2"][0]).any(), "the case has no ties that rounding breaks"
+    assert (switches != exact.caches["pool2"].kept).any(), "the case has no ties that rounding breaks"
 
 
 # -- networks ------------------------------------------------------------------------------------------------
@@ -346,11 +351,139 @@ def test_traces_outlive_each_other():
     assert np.array_equal(first["fc2"], kept) and np.array_equal(dx, net.backward(net.forward(x), seed))
 
 
+def test_a_trace_whose_workspace_was_used_again_is_outdated_and_says_so():
+    net, work = models.build("mnist", "cpu"), None
+    work, dy = net.workspace(), np.zeros((2, 10))
+    old, layered = net.forward(X, work=work), net.forward(X)
+    kept = old["fc2"]
+    fresh = net.forward(X + 9, work=work)
+    calls = (net.backward, old, dy), (net.backward_each, old), (net.param_grads, old, dy), (old.__getitem__, "fc2")
+    for call, *args in calls:
+        with pytest.raises(InputError, match=r"this trace is outdated.*finish with a trace before the next pass"):
+            call(*args)
+    assert (kept == layered["fc2"]).all() and net.backward(fresh, dy).shape == net.backward(layered, dy).shape
+
+
+def test_threads_that_share_a_workspace_get_right_answers_or_an_error():
+    net = models.build("mnist", "cpu")
+    work, images = net.workspace(), np.random.default_rng(0).random((8, 4, 28, 28, 1), np.float32)
+    dy = np.ones((4, 10))
+    right = [net.backward(net.forward(x), dy) for x in images]
+
+    def one(i):
+        try:
+            return relative_error(net.backward(net.forward(images[i % 8], work=work), dy), right[i % 8])
+        except InputError:
+            return 0.0
+
+    with ThreadPoolExecutor(4) as pool:
+        assert max(pool.map(one, range(64))) < FUSED["float32"]
+
+
+def test_a_trace_shares_no_memory_with_what_the_caller_gave():
+    net, dy = small_net(), np.ones((3, 5))
+    x = np.random.default_rng(0).random((3, *net.input_shape))
+    trace, buffer = net.forward(x), x.copy()
+    before = net.backward(trace, dy), net.param_grads(trace, dy)["c1"]["w"].copy()
+    x[...] = 0
+    assert (net.backward(trace, dy) == before[0]).all() and (net.param_grads(trace, dy)["c1"]["w"] == before[1]).all()
+    with pytest.raises(ValueError, match="read-only"):
+        trace["r1"][...] = 0
+    flat = Network([Flatten("f")], (2, 2, 1), backend="cpu")
+    signal = np.ones((1, 4), np.float32)
+    back = flat.backward(flat.forward(np.zeros((1, 2, 2, 1))), signal)
+    signal[...] = 7
+    assert (back == 1).all() and buffer.any()
+
+
+class Halved(Dense):
+    """Half of a dense layer, with a way back of its own."""
+
+    def forward(self, ops, p, x, training=None):
+        y, cache = super().forward(ops, p, x, training)
+        return y / 2, cache
+
+    def backward(self, ops, p, cache, dy, rule):
+        return super().backward(ops, p, cache, dy, rule) / 2
+
+    def grads(self, ops, p, cache, dy):
+        return super().grads(ops, p, cache, dy / 2)
+
+
+class Leaky(ReLU):
+    """max(x, x / 4)."""
+
+    def forward(self, ops, p, x, training=None):
+        y = np.maximum(x, x / 4)
+        return y, Cache(x, y)
+
+    def backward(self, ops, p, cache, dy, rule):
+        return np.where(cache.x > 0, dy, dy / 4)
+
+
+@pytest.mark.parametrize("path", ["layers", "blocks"])
+def test_a_subclass_of_a_layer_runs_its_own_methods_everywhere(path):
+    """In logits, pictures, gradients and training: all see the override, none the class it was made from."""
+    specs = [Conv2D("c", 3, 3), Leaky("r"), MaxPool2D("p", 2, 2), Flatten("f"), Halved("d", 4)]
+    net, rng = Network(specs, (6, 6, 2), backend="cpu", dtype="float64"), np.random.default_rng(0)
+    x, labels = rng.random((3, 6, 6, 2)) - 0.5, np.array([0, 1, 3])
+    errors = gradcheck.check_network(net, x, labels)
+    assert max(errors.values()) < NETWORK, errors
+    trace = net.forward(x, work=None if path == "layers" else net.workspace())
+    assert type(trace.steps["r"]) is Leaky and (net.logits(x) == trace["d"]).all()
+    conv = net.ops.conv2d(x, *(net.params["c"][k] for k in "wb"))
+    pooled = np.maximum(conv, conv / 4).reshape(3, 3, 2, 3, 2, 3).max((2, 4)).reshape(3, -1)
+    assert relative_error(trace["d"], (pooled @ net.params["d"]["w"] + net.params["d"]["b"]) / 2) < FUSED["float64"]
+    _, grads = losses.loss_and_grads(net, x, labels, Workspace(net.ops))
+    _, _, expected = layered(net, x, labels)
+    for layer, g in grads.items():
+        for name, a in multiplied(net.ops, g).items():
+            assert relative_error(a, expected[layer][name]) < FUSED["float64"]
+
+
+@pytest.mark.parametrize("pads", [((0, 2), (2, 0)), ((1, 1), (0, 1)), ((2, 1), (1, 0))])
+def test_any_padding_is_the_plain_one_of_an_image_with_borders(backend, pads):
+    rng = np.random.default_rng(0)
+    x, bordered = rng.random((2, 7, 8, 2)), None
+    bordered = np.pad(x, ((0, 0), *pads, (0, 0)))
+    for stride in (1, 2):
+        own = Network(
+            [Conv2D("c", 4, 3, stride, pads), ReLU("r"), MaxPool2D("p", 2, 2)],
+            x.shape[1:],
+            backend=backend,
+            dtype="float64",
+        )
+        plain = Network(
+            [Conv2D("c", 4, 3, stride, "VALID"), ReLU("r"), MaxPool2D("p", 2, 2)],
+            bordered.shape[1:],
+            backend=backend,
+            dtype="float64",
+        )
+        assert own.shapes == plain.shapes
+        dy, (top, left) = rng.random((2, *own.shapes["p"])), (pads[0][0], pads[1][0])
+        for path in (lambda net: None, Network.workspace):
+            a, b = own.forward(x, work=path(own)), plain.forward(bordered, work=path(plain))
+            assert relative_error(a["p"], b["p"]) < FUSED["float64"]
+            inside = plain.backward(b, dy)[:, top : top + 7, left : left + 8]
+            assert relative_error(own.backward(a, dy), inside) < FUSED["float64"]
+            grads, expected = own.param_grads(a, dy)["c"], plain.param_grads(b, dy)["c"]
+            assert all(
+                relative_error(own.ops.to_numpy(grads[k]), own.ops.to_numpy(expected[k])) < FUSED["float64"]
+                for k in "wb"
+            )
+
+
+def test_what_explains_the_algorithms_names_every_step_and_its_reason():
+    lines = models.build("cifar10", "cpu").explain().splitlines()
+    assert [line.split()[:3] for line in lines[1:3]] == [["conv1", "relu1", "pool1"], ["conv2", "relu2", "pool2"]]
+    assert "Winograd" in lines[2] and lines[0].split()[-1] == "because"
+
+
 def test_dropout_works_in_training_alone():
     net = models.build("mnist", "cpu", dropout=0.5)
     x = np.random.default_rng(0).random((2, 28, 28, 1), np.float32)
     assert np.array_equal(net.forward(x)["fc2"], net.forward(x)["fc2"])
-    dropped = net.forward(x, rng=np.random.default_rng(0))["dropout"]
+    dropped = net.forward(x, training=np.random.default_rng(0))["dropout"]
     assert 0.3 < (dropped == 0)[net.forward(x)["relu3"] > 0].mean() < 0.7
 
 
@@ -397,19 +530,21 @@ def fast(net):
         (lambda net: net.backward(net.forward(X), np.zeros((2, 10)), unpool="max"), "unknown unpool"),
         (lambda net: net.backward(fast(net), np.zeros((2, 10)), rule=["guided"]), "unknown rule"),
         (lambda net: net.backward(fast(net), np.zeros((2, 10)), rule=Rule(unpool="max")), "unknown unpool 'max'"),
-        (lambda net: net.param_grads(fast(net), np.zeros((2, 10))), "fast path"),
         (lambda net: fast(net)["relu1"], "no layer 'relu1'.*pool1, pool2"),
         (lambda net: net.backward_each(fast(net), at="relu1"), "no layer 'relu1'"),
-        (lambda net: net.backward_each(net.forward(X)), r"forward\(x, work="),
-        (lambda net: losses.softmax_cross_entropy(net.ops, np.zeros((2, 10)), [0, 10]), "classes 0 to 9"),
-        (lambda net: losses.softmax_cross_entropy(net.ops, np.zeros((2, 10)), [0.5, 1]), "2 integers"),
         (lambda net: models.build("vgg"), "unknown model 'vgg'.*mnist, cifar10, stl10"),
         (lambda net: Network([Dense("d", 3)], (4, 4, 1)), "put a Flatten before it"),
         (lambda net: Network([Flatten("f"), Conv2D("c", 3)], (4, 4, 1)), "takes images"),
         (lambda net: Network([Conv2D("c", 3, 5, 1, "VALID")], (4, 4, 1)), "does not fit"),
         (lambda net: Network([ReLU("r"), ReLU("r")], (4, 4, 1)), r"repeated: \['r'\]"),
         (lambda net: Network([ReLU("r")], (4, 4)), "input_shape"),
-        (lambda net: Conv2D("c", 3, padding="FULL"), "SAME, VALID"),
+        (
+            lambda net: Conv2D("c", 3, padding="FULL"),
+            r"padding must be SAME, VALID or \(\(top, bottom\), \(left, right\)\)",
+        ),
+        (lambda net: Conv2D("c", 3, 3, padding=((3, 0), (0, 0))), r"each smaller than the window \(3, 3\)"),
+        (lambda net: MaxPool2D("p", 2, padding=(1, 1)), "padding must be"),
+        (lambda net: MaxPool2D("p", 2, padding=((0, 0.5), (0, 0))), "padding must be"),
         (lambda net: Conv2D("c", 3, kernel=0), "integers >= 1"),
         (lambda net: MaxPool2D("p", 17), "at most 256"),
         (lambda net: Dropout("o", 1.0), r"\[0, 1\)"),

@@ -40,14 +40,17 @@ ENGINE = {
     "files": set(),
     "ops": {"errors"},
     "streams": {"errors"},
-    **{part: {"errors", "streams", "ops.geometry"} for part in ("layers", "rules", "losses", "optim")},
-    "fused": {"layers", "rules", "ops.geometry", "ops.workspace"},
-    "network": {"errors", "files", "fused", "layers", "ops", "rules", "streams"},
+    "layers": {"errors", "ops.geometry"},
+    "rules": {"errors"},
+    "optim": {"errors", "layers"},
+    "walk": {"errors", "layers", "ops.geometry"},
+    "losses": {"rules", "walk"},
+    "network": {"errors", "files", "layers", "ops", "rules", "streams", "walk"},
     "checkpoint": {"errors", "files", "layers", "network"},
     "models": {"errors", "layers", "network"},
     "data": {"errors", "files"},
-    "train": {"checkpoint", "errors", "fused", "losses", "network", "optim", "streams"},
-    "gradcheck": {"errors", "fused", "layers", "losses", "network", "ops", "rules", "streams"},
+    "train": {"checkpoint", "errors", "losses", "network", "ops.workspace", "optim", "streams"},
+    "gradcheck": {"errors", "layers", "rules", "streams"},
 }
 # The rooms of `viz`, from the ground up: each may import its own floor and those below.
 FLOORS = (

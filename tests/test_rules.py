@@ -14,11 +14,24 @@ TOLERANCE = 1e-11  # float64: what a different order of the sums leaves
 
 def by_input(ops, layer, p, cache, dy):
     """A rule of its own: half of what arrives, signed as the ReLU's input, plus what it let through."""
-    x, y = (ops.to_numpy(a) for a in cache)
+    x, y = ops.to_numpy(cache.x), ops.to_numpy(cache.y)
     return ops.asarray(ops.to_numpy(dy) * (0.5 * np.sign(x) + y))
 
 
+def times_input(ops, layer, p, cache, dy):
+    """A rule of its own for convolutions and dense layers: the adjoint, times the input."""
+    return ops.multiply(layer.backward(ops, p, cache, dy, rules.RULES["gradient"]), cache.x)
+
+
+def repeated(ops, layer, p, cache, dy):
+    """A rule of its own for pools, made of the primitives."""
+    return ops.unpool2d(dy, cache.kept, cache.x.shape, layer.window, layer.stride, layer.padding, "repeat")
+
+
 NEW = {
+    "times input": Rule(mask=False, rectify=True, linear=times_input),
+    "repeated by a function": Rule(pool=repeated),
+    "all its own": Rule(relu=by_input, pool=repeated, linear=times_input),
     "by input": Rule(relu=by_input),
     "by input, repeated": Rule(relu=by_input, unpool="repeat"),
     "repeated": Rule(mask=True, rectify=True, unpool="repeat"),
@@ -46,7 +59,7 @@ def net_of(backend):
     return net
 
 
-def by_hand(net, x, dy, at, rule):
+def by_hand(net, x, dy, at, of):
     """The way back in NumPy, from the outputs and switches of the reference's layers alone: no rule is asked."""
     reference = Network(net.layers, net.input_shape, backend="reference", dtype="float64")
     for layer, p in net.params.items():
@@ -57,18 +70,22 @@ def by_hand(net, x, dy, at, rule):
     for i in range(names.index(at), -1, -1):
         layer, w = reference.layers[i], reference.params.get(names[i], {}).get("w")
         before = trace[names[i - 1]] if i else trace.x
+        rule = of.get(names[i], rules.RULES["gradient"]) if isinstance(of, dict) else of
         if isinstance(layer, ReLU):
             if rule.relu:
                 dy = dy * (0.5 * np.sign(before) + np.maximum(before, 0))
             else:
                 dy = dy * (before > 0 if rule.mask else 1) * (dy > 0 if rule.rectify else 1)
         elif isinstance(layer, MaxPool2D):
-            switches = trace.caches[names[i]][0]
-            dy = ops.unpool2d(dy, switches, before.shape, layer.window, layer.stride, layer.padding, rule.unpool)
+            switches = trace.caches[names[i]].kept
+            how = "repeat" if rule.pool else rule.unpool
+            dy = ops.unpool2d(dy, switches, before.shape, layer.window, layer.stride, layer.padding, how)
         elif isinstance(layer, Conv2D):
             dy = ops.conv2d_backward_data(dy, w, before.shape, layer.stride, layer.padding)
         else:
             dy = dy @ w.T if isinstance(layer, Dense) else dy.reshape(before.shape)
+        if w is not None and rule.linear:
+            dy = dy * before
     return dy
 
 
@@ -110,3 +127,23 @@ def test_a_rule_keeps_its_own_way_of_unpooling_unless_another_is_asked_for():
 def test_an_unknown_rule_is_refused_with_those_of_the_table(rule):
     with pytest.raises(InputError, match=f"unknown rule 'lrp'; choose one of: gradient, deconvnet, guided, {rule}"):
         rules.get_rule("lrp")
+
+
+def test_a_mapping_gives_each_layer_a_rule_of_its_own(backend):
+    net, x = net_of(backend), np.random.default_rng(2).random((3, 9, 8, 2))
+    dy = np.random.default_rng(3).standard_normal((3, 6))
+    taken = {"r1": "deconvnet", "r3": Rule(mask=False, rectify=False), "p1": Rule(unpool="center")}
+
+    expected = by_hand(net, x, dy, "d2", {layer: rules.get_rule(rule) for layer, rule in taken.items()})
+    for trace in (net.forward(x), net.forward(x, work=net.workspace())):
+        assert relative_error(net.backward(trace, dy, rule=taken), expected) < TOLERANCE
+        assert relative_error(net.backward(trace, dy, rule={}), net.backward(trace, dy)) == 0
+    of_unit_2 = by_hand(net, x, np.eye(6)[[2, 2, 2]], "d2", {k: rules.get_rule(rule) for k, rule in taken.items()})
+    assert relative_error(saliency.gradient(net, x, 2, rule=taken), of_unit_2) < TOLERANCE
+    seed = np.eye(6)[2] * trace["d2"]
+    projected = by_hand(net, x, seed, "d2", {k: rules.get_rule(rule) for k, rule in taken.items()})
+    assert relative_error(deconvnet.project(net, x, "d2", units=2, rule=taken)[0], projected) < TOLERANCE
+    with pytest.raises(InputError, match="unknown layer 'conv9'"):
+        net.backward(trace, dy, rule={"conv9": "guided"})
+    with pytest.raises(InputError, match="unknown rule 'lrp'"):
+        net.backward(trace, dy, rule={"r1": "lrp"})

@@ -110,7 +110,7 @@ def test_every_rule_from_every_layer_equals_captums(case):
     net = build(name, available()[-1], dtype, trained)
 
     trace = net.forward(x)
-    pooled, switches = trace["pool1"], net.ops.to_numpy(trace.caches["pool1"][0])
+    pooled, switches = trace["pool1"], net.ops.to_numpy(trace.caches["pool1"].kept)
     assert (pooled == 0).mean() > 0.02, "the case has too few dead windows"
     ties = (pooled[:, 2] > 0) & (pooled[:, 2] == pooled[:, 3])  # rows of black images
     assert ties.any() and (switches[:, 2][ties] == 0).any(), "the case has no ties of positive values"

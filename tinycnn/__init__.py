@@ -2,8 +2,9 @@
 
 from . import data, gradcheck, layers, losses, models, optim, streams, train
 from .errors import InputError
-from .network import Network, Trace
+from .network import Network
 from .ops import available, get_ops
+from .walk import Trace
 
 __version__ = "0.2.0"
 __all__ = [

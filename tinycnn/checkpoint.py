@@ -52,7 +52,7 @@ def save_network(net, path, tensors=None, training=None):
     }
     if training is not None:
         header["training"] = training
-    arrays = {f"{layer}/{k}": net.ops.to_numpy(a) for layer, p in net.params.items() for k, a in p.items()}
+    arrays = {k: net.ops.to_numpy(a) for k, a in net.arrays().items()}
     arrays |= {k: np.ascontiguousarray(a) for k, a in (tensors or {}).items()}
     write_bytes(path, safetensors.numpy.save(arrays, {"tinycnn": json.dumps(header, sort_keys=True)}))
 
@@ -116,22 +116,11 @@ def load_network(path, backend="auto"):
 
 
 def set_params(net, tensors, path):
-    """Copy a file's tensors into a network's parameters, in place.
+    """Copy a file's tensors, as `read` returns them, into a network's parameters; those of training are passed over.
 
-    Parameters
-    ----------
-    net : Network
-    tensors : dict of numpy.ndarray
-        As `read` returns them; those of a training state are passed over.
-    path : str or Path
-        For the message.
-
-    Raises
-    ------
-    InputError
-        A missing or unknown tensor, or one of another shape: this is another network's file.
+    A missing or unknown tensor, or one of another shape, is an InputError: the file is another network's.
     """
-    expected = {f"{layer}/{k}": a for layer, p in net.params.items() for k, a in p.items()}
+    expected = net.arrays()
     found = {k: a for k, a in tensors.items() if not k.startswith(STATE)}
     problems = [f"missing {k}" for k in expected if k not in found]
     problems += [f"unknown {k}" for k in found if k not in expected]

@@ -13,6 +13,7 @@ import numpy as np
 
 from . import streams
 from .errors import InputError
+from .layers import multiplied
 from .rules import RULES
 
 
@@ -102,7 +103,7 @@ def check_layer(ops, layer, x, seed=0, eps=1e-5):
     dy = ops.asarray(r)
     analytic = {
         "x": layer.backward(ops, p, cache, dy, RULES["gradient"]),
-        **layer.param_grads(ops, p, cache, dy),
+        **multiplied(ops, layer.grads(ops, p, cache, dy)),
     }
     return {k: relative_error(ops.to_numpy(analytic[k]), numeric_gradient(f, arrays[k], eps)) for k in arrays}
 
@@ -140,10 +141,9 @@ def check_network(net, x, labels, directions=3, seed=0, eps=1e-6):
         return (*net.ops.softmax_cross_entropy(trace.outputs[trace.upto], labels), trace)
 
     _, dlogits, trace = loss()
-    grads = {f"{layer}/{k}": g for layer, gs in net.param_grads(trace, dlogits).items() for k, g in gs.items()}
-    grads = {name: net.ops.to_numpy(g) for name, g in grads.items()} | {"x": net.backward(trace, dlogits)}
-    params = {f"{layer}/{k}": a for layer, p in net.params.items() for k, a in p.items()}
-    errors = {}
+    found, params, errors = net.param_grads(trace, dlogits), net.arrays(), {}
+    grads = {f"{layer}/{k}": net.ops.to_numpy(g) for layer, gs in found.items() for k, g in gs.items()}
+    grads["x"] = net.backward(trace, dlogits)
     for name in grads:
         array = x if name == "x" else net.ops.to_numpy(params[name]).copy()
 

@@ -1,22 +1,45 @@
 """Layers are frozen specs: they hold sizes, never arrays, and know how to go forward and back.
 
-    init(shape, rng) -> params            shape (H, W, C) or (D,) of one input, without the batch axis
-    output_shape(shape) -> shape          raises InputError where the input does not fit
-    forward(ops, p, x, rng) -> (y, cache) rng is None outside training
+    init(shape, rng) -> params              shape (H, W, C) or (D,) of one input, without the batch axis
+    output_shape(shape) -> shape            raises InputError where the input does not fit
+    forward(ops, p, x, training) -> (y, cache)   training: None, or the generator that dropout draws from
     backward(ops, p, cache, dy, rule) -> dx
-    param_grads(ops, p, cache, dy) -> {"w": dw, "b": db}, apart, so that pictures never pay for dw
+    grads(ops, p, cache, dy) -> {"w": dw, "b": db}, apart, so that pictures never pay for dw
 
-`p` is the layer's own dict of arrays (empty for most), `ops` the primitives of a backend, `cache` what the way back
-needs to know of this forward pass. Convolutions and dense layers are linear, so no rule changes their way back.
+`p` is the layer's own dict of arrays (None for most), `ops` the primitives of a backend, `cache` a `Cache`: what this
+forward pass left for the way back. A `rules.Rule` may bring a function of its own for ReLUs, for pools and for the
+linear layers (convolutions, dense).
 """
 
 import math
+import operator
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from .errors import InputError, choose
+from .errors import InputError
 from .ops import geometry
+
+
+class Cache(NamedTuple):
+    """A layer's input and output, and what else its way back needs: a pool's switches, dropout's factors."""
+
+    x: Any
+    y: Any
+    kept: Any = None
+
+
+class Product(NamedTuple):
+    """The gradient x' dy of a dense layer's weights, not multiplied out."""
+
+    x: Any
+    dy: Any
+
+
+def multiplied(ops, grads):
+    """Return {name: gradient} of a layer with every `Product` multiplied out."""
+    return {k: ops.dense_backward_weights(*g)[0] if isinstance(g, Product) else g for k, g in grads.items()}
 
 
 def _glorot_uniform(shape, fan_in, fan_out, rng):
@@ -33,18 +56,20 @@ def _pair(value, what, name):
     return pair
 
 
-def _window_output(name, shape, window, stride, padding):
-    """(OH, OW) of a window that slides over `shape`, which must be (H, W, C)."""
-    if len(shape) != 3:
+def _padding(value, window, name):
+    """One of geometry.PADDINGS, or ((top, bottom), (left, right)), each at least 0 and less than the window."""
+    if value in geometry.PADDINGS:
+        return value
+    try:
+        pads = tuple(tuple(map(operator.index, pair)) for pair in value)
+    except TypeError:
+        pads = ()
+    if [len(pair) for pair in pads] != [2, 2] or not all(0 <= n < k for pair, k in zip(pads, window) for n in pair):
         raise InputError(
-            f"layer {name!r} takes images (H, W, C), but its input has shape {shape}; it follows a Flatten?"
+            f"layer {name!r}: padding must be SAME, VALID or ((top, bottom), (left, right)), each smaller than the "
+            f"window {window}, got {value!r}"
         )
-    OH, OW, _, _ = geometry.windows(shape, window, stride, padding)
-    if OH < 1 or OW < 1:
-        raise InputError(
-            f"layer {name!r}: a {window[0]}x{window[1]} window does not fit an input of {shape[0]}x{shape[1]}"
-        )
-    return OH, OW
+    return pads
 
 
 class _Layer:
@@ -56,12 +81,33 @@ class _Layer:
     def output_shape(self, shape):
         return shape
 
-    def param_grads(self, ops, p, cache, dy):
+    def grads(self, ops, p, cache, dy):
         return {}
 
 
+class _Windowed(_Layer):
+    """A layer whose windows slide over images."""
+
+    def __post_init__(self):
+        for what in ("kernel" if isinstance(self, Conv2D) else "window", "stride"):
+            object.__setattr__(self, what, _pair(getattr(self, what), what, self.name))
+        object.__setattr__(self, "padding", _padding(self.padding, self.window, self.name))
+
+    def windows(self, shape):
+        """(OH, OW) of an input of `shape`, which must be (H, W, C)."""
+        if len(shape) != 3:
+            raise InputError(
+                f"layer {self.name!r} takes images (H, W, C), but its input has shape {shape}; it follows a Flatten?"
+            )
+        OH, OW, _, _ = geometry.windows(shape, self.window, self.stride, self.padding)
+        if min(OH, OW) < 1:
+            size, image = ("x".join(map(str, pair)) for pair in (self.window, shape[:2]))
+            raise InputError(f"layer {self.name!r}: a {size} window does not fit an input of {image}")
+        return OH, OW
+
+
 @dataclass(frozen=True)
-class Conv2D(_Layer):
+class Conv2D(_Windowed):
     """Convolution (cross-correlation, as everywhere in this field) with bias.
 
     Parameters
@@ -70,7 +116,8 @@ class Conv2D(_Layer):
     filters : int
         K, the number of output maps.
     kernel, stride : int or (int, int)
-    padding : "SAME" or "VALID"
+    padding : "SAME", "VALID" or ((top, bottom), (left, right))
+        See `tinycnn.ops.geometry`.
     """
 
     name: str
@@ -79,52 +126,50 @@ class Conv2D(_Layer):
     stride: tuple = (1, 1)
     padding: str = "SAME"
 
-    def __post_init__(self):
-        object.__setattr__(self, "kernel", _pair(self.kernel, "kernel", self.name))
-        object.__setattr__(self, "stride", _pair(self.stride, "stride", self.name))
-        choose(self.padding, geometry.PADDINGS, f"padding of layer {self.name!r}")
-
     @property
     def window(self):
         return self.kernel
 
     def output_shape(self, shape):
-        return (*_window_output(self.name, shape, self.kernel, self.stride, self.padding), self.filters)
+        return (*self.windows(shape), self.filters)
 
     def init(self, shape, rng):
         kh, kw = self.kernel
         w = _glorot_uniform((kh, kw, shape[2], self.filters), kh * kw * shape[2], kh * kw * self.filters, rng)
         return {"w": w, "b": np.zeros(self.filters)}
 
-    def forward(self, ops, p, x, rng=None):
-        return ops.conv2d(x, p["w"], p["b"], self.stride, self.padding), x
+    def forward(self, ops, p, x, training=None):
+        y = ops.conv2d(x, p["w"], p["b"], self.stride, self.padding)
+        return y, Cache(x, y)
 
-    def backward(self, ops, p, x, dy, rule):
-        return ops.conv2d_backward_data(dy, p["w"], x.shape, self.stride, self.padding)
+    def backward(self, ops, p, cache, dy, rule):
+        if rule.linear is not None:
+            return rule.linear(ops, self, p, cache, dy)
+        return ops.conv2d_backward_data(dy, p["w"], cache.x.shape, self.stride, self.padding)
 
-    def param_grads(self, ops, p, x, dy):
-        dw, db = ops.conv2d_backward_weights(x, dy, p["w"].shape, self.stride, self.padding)
+    def grads(self, ops, p, cache, dy):
+        dw, db = ops.conv2d_backward_weights(cache.x, dy, p["w"].shape, self.stride, self.padding)
         return {"w": dw, "b": db}
 
 
 @dataclass(frozen=True)
 class ReLU(_Layer):
-    """y = max(x, 0); the one layer whose way back depends on the rule."""
+    """y = max(x, 0)."""
 
     name: str
 
-    def forward(self, ops, p, x, rng=None):
+    def forward(self, ops, p, x, training=None):
         y = ops.relu(x)
-        return y, (x, y)
+        return y, Cache(x, y)
 
     def backward(self, ops, p, cache, dy, rule):
         if rule.relu is not None:
             return rule.relu(ops, self, p, cache, dy)
-        return ops.relu_backward(dy, cache[1], rule.mask, rule.rectify)
+        return ops.relu_backward(dy, cache.y, rule.mask, rule.rectify)
 
 
 @dataclass(frozen=True)
-class MaxPool2D(_Layer):
+class MaxPool2D(_Windowed):
     """Maximum over windows, remembering where it was (the switches).
 
     Parameters
@@ -132,7 +177,8 @@ class MaxPool2D(_Layer):
     name : str
     window, stride : int or (int, int)
         A window has at most 256 positions, so that a switch fits a byte.
-    padding : "SAME" or "VALID"
+    padding : "SAME", "VALID" or ((top, bottom), (left, right))
+        Smaller than the window on each side: every window sees a pixel.
     """
 
     name: str
@@ -141,22 +187,21 @@ class MaxPool2D(_Layer):
     padding: str = "SAME"
 
     def __post_init__(self):
-        object.__setattr__(self, "window", _pair(self.window, "window", self.name))
-        object.__setattr__(self, "stride", _pair(self.stride, "stride", self.name))
-        choose(self.padding, geometry.PADDINGS, f"padding of layer {self.name!r}")
+        super().__post_init__()
         if self.window[0] * self.window[1] > 256:
             raise InputError(f"layer {self.name!r}: a window has at most 256 positions, got {self.window}")
 
     def output_shape(self, shape):
-        return (*_window_output(self.name, shape, self.window, self.stride, self.padding), shape[2])
+        return (*self.windows(shape), shape[2])
 
-    def forward(self, ops, p, x, rng=None):
+    def forward(self, ops, p, x, training=None):
         y, switches = ops.maxpool2d(x, self.window, self.stride, self.padding)
-        return y, (switches, x.shape)
+        return y, Cache(x, y, switches)
 
     def backward(self, ops, p, cache, dy, rule):
-        switches, shape = cache
-        return ops.unpool2d(dy, switches, shape, self.window, self.stride, self.padding, rule.unpool)
+        if rule.pool is not None:
+            return rule.pool(ops, self, p, cache, dy)
+        return ops.unpool2d(dy, cache.kept, cache.x.shape, self.window, self.stride, self.padding, rule.unpool)
 
 
 @dataclass(frozen=True)
@@ -168,11 +213,12 @@ class Flatten(_Layer):
     def output_shape(self, shape):
         return (math.prod(shape),)
 
-    def forward(self, ops, p, x, rng=None):
-        return x.reshape(len(x), -1), x.shape
+    def forward(self, ops, p, x, training=None):
+        y = x.reshape(len(x), -1)
+        return y, Cache(x, y)
 
-    def backward(self, ops, p, shape, dy, rule):
-        return dy.reshape(shape)
+    def backward(self, ops, p, cache, dy, rule):
+        return dy.reshape(cache.x.shape)
 
 
 @dataclass(frozen=True)
@@ -195,15 +241,17 @@ class Dense(_Layer):
             "b": np.zeros(self.units),
         }
 
-    def forward(self, ops, p, x, rng=None):
-        return ops.dense(x, p["w"], p["b"]), x
+    def forward(self, ops, p, x, training=None):
+        y = ops.dense(x, p["w"], p["b"])
+        return y, Cache(x, y)
 
-    def backward(self, ops, p, x, dy, rule):
+    def backward(self, ops, p, cache, dy, rule):
+        if rule.linear is not None:
+            return rule.linear(ops, self, p, cache, dy)
         return ops.dense_backward_data(dy, p["w"])
 
-    def param_grads(self, ops, p, x, dy):
-        dw, db = ops.dense_backward_weights(x, dy)
-        return {"w": dw, "b": db}
+    def grads(self, ops, p, cache, dy):
+        return {"w": Product(cache.x, dy), "b": ops.column_sums(dy)}
 
 
 @dataclass(frozen=True)
@@ -220,14 +268,15 @@ class Dropout(_Layer):
         if not 0 <= self.rate < 1:
             raise InputError(f"layer {self.name!r}: rate must lie in [0, 1), got {self.rate}")
 
-    def forward(self, ops, p, x, rng=None):
-        if rng is None or self.rate == 0:
-            return x, None
-        factors = ops.dropout_mask(x.shape, self.rate, rng)
-        return ops.multiply(x, factors), factors
+    def forward(self, ops, p, x, training=None):
+        if training is None or self.rate == 0:
+            return x, Cache(x, x)
+        factors = ops.dropout_mask(x.shape, self.rate, training)
+        y = ops.multiply(x, factors)
+        return y, Cache(x, y, factors)
 
-    def backward(self, ops, p, factors, dy, rule):
-        return dy if factors is None else ops.multiply(dy, factors)
+    def backward(self, ops, p, cache, dy, rule):
+        return dy if cache.kept is None else ops.multiply(dy, cache.kept)
 
 
 TYPES = {t.__name__: t for t in (Conv2D, ReLU, MaxPool2D, Flatten, Dense, Dropout)}

@@ -1,35 +1,23 @@
-"""Softmax cross-entropy and accuracy.
+"""Softmax cross-entropy, its gradients, and accuracy.
 
 loss = mean over the batch of -log softmax(logits)[label],   d loss / d logits = (softmax(logits) - onehot(label)) / N
 """
 
-from .errors import check_labels
+from . import walk
+from .rules import RULES
 
 
-def softmax_cross_entropy(ops, logits, labels):
-    """Return (mean loss, its gradient with respect to the logits).
+def loss_and_grads(net, x, labels, work=None, training=None, loss=None):
+    """Return (mean loss in nats, {layer: {name: its gradient}}) of a batch and its labels; see `walk.forward`.
 
-    Parameters
-    ----------
-    ops : Ops
-        The primitives of a backend.
-    logits : array (N, classes)
-    labels : integer array (N,)
-        In [0, classes).
-
-    Returns
-    -------
-    loss : float
-        In nats.
-    dlogits : array (N, classes)
-
-    Raises
-    ------
-    InputError
-        Labels of the wrong shape, dtype or range.
+    The loss is a number, or, where an array of one element is given as `loss`, that array, for which a device need not
+    wait. The gradient of a dense layer's weights, the largest of all, is a `layers.Product`, which `optim.step`
+    multiplies out as it goes.
     """
-    labels = check_labels(labels, *logits.shape)
-    return ops.softmax_cross_entropy(logits, labels)
+    trace, grads = walk.forward(net, x, work=work, training=training), {}
+    loss, dlogits = net.ops.softmax_cross_entropy(trace.outputs[trace.upto], labels, loss)
+    walk.backward(net, trace, dlogits, trace.upto, dict.fromkeys(net.layer_names, RULES["gradient"]), grads)
+    return loss, grads
 
 
 def accuracy(logits, labels):

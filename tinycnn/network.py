@@ -4,47 +4,22 @@
     dx = net.backward(trace, dy, at="relu2", rule="guided")   one traversal; the rule is an argument
 
     work = net.workspace()
-    trace = net.forward(x, work=work)                        the fast path of fused.py, for pictures
+    trace = net.forward(x, work=work)                        the same in fused blocks, for pictures (walk.py)
     largest = net.backward_each(trace)                          the largest signal that any class sends back
 
 Gradient, deconvnet and guided backprop are the same walk back through the same caches; only the ReLU differs
 (rules.py). Many traces of one network may be alive at once: nothing is stored in it but its parameters.
 """
 
+import contextlib
+
 import numpy as np
 
-from . import fused, rules, streams
+from . import rules, streams, walk
 from .errors import InputError, check_images, check_photographs, choose
+from .layers import multiplied
 from .ops import geometry, get_ops
-
-
-class Trace:
-    """What one forward pass left behind: `trace[layer]` is that layer's output, as a NumPy array.
-
-    Attributes
-    ----------
-    x : array (N, H, W, C)
-        The input, as the backend saw it.
-    upto : str
-        The last layer that was computed.
-    steps, outputs, caches : dict
-        By layer: the spec, the backend's output array, and what the way back needs. On the fast path the layers of a
-        block are one step, under the name of its last.
-    work : Workspace or None
-        Where a trace of the fast path lives.
-    """
-
-    def __init__(self, ops, x, work=None):
-        self.ops, self.x, self.upto, self.work = ops, x, None, work
-        self.steps, self.outputs, self.caches = {}, {}, {}
-
-    def __len__(self):
-        return len(self.x)
-
-    def __getitem__(self, layer):
-        if layer not in self.outputs:
-            raise InputError(f"the trace has no layer {layer!r}; it holds: {', '.join(self.outputs)}")
-        return self.ops.to_numpy(self.outputs[layer])
+from .ops.workspace import Workspace
 
 
 class Network:
@@ -105,7 +80,7 @@ class Network:
             shape = self.shapes[layer.name]
 
     def __repr__(self):
-        size = sum(a.size for p in self.params.values() for a in p.values())
+        size = sum(a.size for a in self.arrays().values())
         return f"Network({' '.join(self.layer_names)}; input {self.input_shape}, {size:,} parameters, {self.ops.name})"
 
     def summary(self):
@@ -114,9 +89,24 @@ class Network:
         rows = [("layer", "output", "parameters", "receptive field"), ("input", _times(self.input_shape), "", "")]
         for name in self.layer_names:
             rows.append((name, _times(self.shapes[name]), f"{count[name]:,}", _times(self.receptive_field(name)[0])))
-        rows.append(("total", "", f"{sum(count.values()):,}", ""))
-        v, w, x, _ = (max(map(len, column)) for column in zip(*rows))
-        return "\n".join(f"{a:<{v}}  {b:<{w}}  {c:>{x}}  {d}".rstrip() for a, b, c, d in rows)
+        return _table([*rows, ("total", "", f"{sum(count.values()):,}", "")], right=2)
+
+    def explain(self):
+        """Return a table as text: which algorithm of the backend serves each step of the fast path, and why."""
+        rows, shape = [("step", "forward", "gradient of weights", "way back to the input", "because")], self.input_shape
+        for step in walk.plan(self.layers, work=self.workspace()):
+            if isinstance(step, walk.Block):
+                first, last = (self.layer_names.index(name) for name in (step.name, step.output))
+                name, w = " ".join(self.layer_names[first : last + 1]), self.params[step.name]["w"]
+                rows.append((name, *self.ops.algorithms(shape, w.shape, step.geometry)))
+            else:
+                rows.append((step.name, "by itself", "", "", ""))
+            shape = self.shapes[step.output if isinstance(step, walk.FUSED) else step.name]
+        return _table(rows)
+
+    def arrays(self):
+        """Return all parameters as {"LAYER/NAME": array}, the names that they have in files."""
+        return {f"{layer}/{k}": a for layer, p in self.params.items() for k, a in p.items()}
 
     def check_layer(self, name):
         """Return `name` if the network has such a layer; else raise an InputError that lists its layers."""
@@ -135,9 +125,9 @@ class Network:
 
     def workspace(self):
         """Return a place for traces of the fast path; see `forward`."""
-        return fused.Workspace(self.ops)
+        return Workspace(self.ops, exact=True)
 
-    def forward(self, x, upto=None, rng=None, work=None):
+    def forward(self, x, upto=None, training=None, work=None):
         """Run a batch through the network and keep what every layer left behind.
 
         Parameters
@@ -146,11 +136,11 @@ class Network:
             uint8, divided by 255 on the way in, or float, taken as it is.
         upto : str, optional
             The last layer to compute; default: the logits.
-        rng : numpy.random.Generator, optional
+        training : numpy.random.Generator, optional
             Given only in training: dropout draws from it. Without it, dropout does nothing.
         work : Workspace, optional
             From `workspace`: takes the fast path for pictures. A convolution, its ReLU and its pool leave only their
-            last output, and only until the next pass with the same `work`.
+            last output, and only until the next pass with the same `work`; then the trace is outdated, and says so.
 
         Returns
         -------
@@ -163,19 +153,9 @@ class Network:
         """
         x = check_images(x, self.input_shape, "x")
         upto = self.check_layer(self.layer_names[-1] if upto is None else upto)
-        x = y = self.ops.from_images(x)
-        trace = Trace(self.ops, x, work)
-        steps = self.layers[: self.layer_names.index(upto) + 1] if work is None else fused.plan(self.layers, upto, True)
-        for step in steps:
-            p, name = self.params.get(step.name), step.name
-            if isinstance(step, fused.Block):
-                name = step.output
-                y, trace.caches[name] = step.forward(self.ops, p, y, work, exact=True)
-            else:
-                y, trace.caches[name] = step.forward(self.ops, p, y, rng)
-            trace.steps[name], trace.outputs[name] = step, y
-        trace.upto = upto
-        return trace
+        own = _apart(self.ops.from_images(x), x)
+        with work.lock if work else contextlib.nullcontext():
+            return walk.forward(self, own, upto, work, training)
 
     def logits(self, x, batch_size=100):
         """The last layer's output for any number of images: NumPy in, NumPy out, memory for one batch at a time.
@@ -189,19 +169,15 @@ class Network:
         Returns
         -------
         numpy.ndarray (N, classes)
-
-        Raises
-        ------
-        InputError
-            As for `forward`.
         """
         x = check_images(x, self.input_shape, "x")
         if batch_size < 1:
             raise InputError(f"batch_size must be at least 1, got {batch_size}")
-        out, work = np.empty((len(x), *self.shapes[self.layer_names[-1]]), self.dtype), self.workspace()
+        out, work = np.empty((len(x), *self.shapes[self.layer_names[-1]]), self.dtype), Workspace(self.ops)
         for i in range(0, len(x), batch_size):
             batch = self.ops.from_images(x[i : i + batch_size])
-            out[i : i + batch_size] = self.ops.to_numpy(fused.forward(self, batch, work)[0])
+            trace = walk.forward(self, batch, work=work)
+            out[i : i + batch_size] = self.ops.to_numpy(trace.outputs[trace.upto])
         return out
 
     def predict(self, images):
@@ -248,8 +224,8 @@ class Network:
             The signal at the output of layer `at`.
         at : str, optional
             Where the signal starts; default: the last layer of the trace.
-        rule : "gradient", "deconvnet", "guided", another name in `rules.RULES`, or a `rules.Rule`
-            What a ReLU does to the signal; that of layer `at` itself included, if it is one.
+        rule : "gradient", "deconvnet", "guided", another name in `rules.RULES`, a `rules.Rule`, or {layer: either}
+            What the layers do to the signal, layer `at` included; what a mapping does not name takes the gradient.
         unpool : "switches", "repeat" or "center", optional
             What undoes a max-pool; default: the rule's own way.
 
@@ -260,13 +236,14 @@ class Network:
         Raises
         ------
         InputError
-            Unknown layer, rule or unpooling, or a signal of the wrong shape.
+            Unknown layer, rule or unpooling, a signal of the wrong shape, or an outdated trace.
         """
         at = self.check_layer(trace.upto if at is None else at)
-        rule = rules.get_rule(rule, unpool)
-        self._check_signal(trace, dy, at)
-        dx = self.ops.to_numpy(fused.backward(self, trace, self.ops.asarray(dy), at, rule))
-        return dx if trace.work is None else dx.copy()
+        rule = rules.by_layer(rule, self.layer_names, unpool)
+        dy = self._signal(trace, dy, at)
+        with trace.lock:
+            dx = self.ops.to_numpy(walk.backward(self, trace, dy, at, rule))
+            return dx if trace.work is None else dx.copy()
 
     def backward_each(self, trace, at=None, rule="gradient"):
         """Send ones back from each unit (or map) of a layer, one at a time; keep the largest absolute signal.
@@ -277,24 +254,18 @@ class Network:
             Of the fast path, that reached `at`.
         at : str, optional
             Default: the last layer of the trace.
-        rule : str or Rule
+        rule : str, Rule or mapping
             As for `backward`.
 
         Returns
         -------
         numpy.ndarray (N, H, W)
             The largest over the units and the colours.
-
-        Raises
-        ------
-        InputError
-            Unknown layer or rule; a trace that keeps every layer.
         """
         at = self.check_layer(trace.upto if at is None else at)
-        trace[at]  # raises, naming the layers that there are
-        if trace.work is None:
-            raise InputError("backward_each takes a trace of the fast path: forward(x, work=net.workspace())")
-        return self.ops.to_numpy(fused.backward_each(self, trace, at, rules.get_rule(rule)))
+        rule = rules.by_layer(rule, self.layer_names)
+        with trace.lock:
+            return self.ops.to_numpy(walk.backward_each(self, trace, at, rule))
 
     def param_grads(self, trace, dlogits):
         """Gradients of every parameter for a signal at the logits: {layer: {name: array}}.
@@ -309,29 +280,25 @@ class Network:
         Raises
         ------
         InputError
-            The trace stops before the logits, or `dlogits` has another shape.
+            The trace stops before the logits, `dlogits` has another shape, or an outdated trace.
         """
-        self._check_signal(trace, dlogits, self.layer_names[-1])
-        if trace.work is not None:
-            raise InputError("a trace of the fast path does not keep what gradients of the parameters need")
-        rule, dy, grads = rules.RULES["gradient"], self.ops.asarray(dlogits), {}
-        first = next((i for i, name in enumerate(self.layer_names) if name in self.params), len(self.layers))
-        for i in range(len(self.layers) - 1, first - 1, -1):
-            layer = self.layers[i]
-            p, cache = self.params.get(layer.name), trace.caches[layer.name]
-            if p:
-                grads[layer.name] = layer.param_grads(self.ops, p, cache, dy)
-            if i > first:
-                dy = layer.backward(self.ops, p, cache, dy, rule)
+        last, grads = self.layer_names[-1], {}
+        dy, rule = self._signal(trace, dlogits, last), rules.by_layer("gradient", self.layer_names)
+        with trace.lock:
+            walk.backward(self, trace, dy, last, rule, grads)
+            grads = {layer: multiplied(self.ops, some) for layer, some in grads.items()}
+            if trace.work:
+                grads = {layer: {k: g.copy() for k, g in some.items()} for layer, some in grads.items()}
         return grads
 
-    def _check_signal(self, trace, dy, at):
-        if at not in trace.outputs:
-            trace[at]  # raises, naming the layers that there are
+    def _signal(self, trace, dy, at):
+        """The signal at a layer as an array of the backend, of its own memory."""
+        trace.check(at)
         shape = tuple(trace.outputs[at].shape)
         given = tuple(dy.shape if hasattr(dy, "shape") else np.shape(dy))
         if given != shape:
             raise InputError(f"the signal at {at!r} must have that layer's shape {shape}, got {given}")
+        return _apart(self.ops.asarray(dy), dy)
 
     # -- geometry ----------------------------------------------------------------------------------------------
 
@@ -376,3 +343,16 @@ class Network:
 
 def _times(sizes):
     return " x ".join(map(str, sizes))
+
+
+def _apart(a, given):
+    """An array made of what a caller gave, or a copy where it is the same memory: the caller may change that."""
+    shared = a is given or (isinstance(a, np.ndarray) and np.may_share_memory(a, np.asarray(given)))
+    return a.copy() if shared else a
+
+
+def _table(rows, right=None):
+    """Rows of words as text, in columns; the words of column `right` stand at its right."""
+    sizes = [max(map(len, column)) for column in zip(*rows)]
+    lines = [[f"{word:{'>' if i == right else '<'}{n}}" for i, (word, n) in enumerate(zip(row, sizes))] for row in rows]
+    return "\n".join("  ".join(line).rstrip() for line in lines)

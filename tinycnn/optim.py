@@ -13,6 +13,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from .errors import InputError, choose
+from .layers import Product, multiplied
 
 
 def _zeros(ops, params, prefix):
@@ -40,10 +41,10 @@ class Adam:
     def update(self, ops, state, key, p, g, t):
         """Step number `t` (from 1) of the parameter called `key` ("LAYER/NAME"), in place on `p` and `state`.
 
-        `g` is the gradient, or a pair (x, dy) of which it is the product x' dy.
+        `g` is the gradient, or a `layers.Product`.
         """
         constants = (self.lr, self.beta1, self.beta2, self.eps, t, self.decay if key.endswith("/w") else 0.0)
-        step, g = (ops.dense_adam_step, g) if isinstance(g, tuple) else (ops.adam_step, (g,))
+        step, g = (ops.dense_adam_step, g) if isinstance(g, Product) else (ops.adam_step, (g,))
         step(p, *g, state["m/" + key], state["v/" + key], *constants)
 
 
@@ -60,7 +61,7 @@ class SGD:
 
     def update(self, ops, state, key, p, g, t):
         """See `Adam.update`."""
-        g = ops.dense_backward_weights(*g)[0] if isinstance(g, tuple) else g
+        g = multiplied(ops, {"w": g})["w"]
         ops.sgd_step(p, g, state["v/" + key], self.lr, self.momentum)
 
 

@@ -1,4 +1,4 @@
-"""What a ReLU does to the signal on its way back: the only difference between three ways of looking inside.
+"""What the layers do to the signal on its way back: three ways of looking inside differ at the ReLU alone.
 
 With y = max(x, 0) and dy coming back,
 
@@ -9,10 +9,10 @@ With y = max(x, 0) and dy coming back,
 A rule also says how max-pools are undone: by their switches (the gradient's way, and Zeiler and Fergus'), by repeating
 each value over its block, or by putting it in the centre of its window. Biases play no part on the way back.
 
-Every caller takes the name of a rule in `RULES`, or a `Rule`.
+Every caller takes the name of a rule in `RULES`, a `Rule`, or a mapping {layer: either}, for layers of their own.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from .errors import choose
@@ -31,14 +31,18 @@ class Rule:
     rectify : bool
         At a ReLU keep dy where it is positive itself.
     unpool : "switches", "repeat" or "center"
-    relu : function (ops, layer, p, cache, dy) -> dx, optional
-        Takes the place of `mask` and `rectify`; `cache` is (x, y), the ReLU's input and output, arrays of the backend.
+    relu, pool, linear : function (ops, layer, p, cache, dy) -> dx, optional
+        What ReLUs do in place of `mask` and `rectify`, pools in place of `unpool`, convolutions and dense layers in
+        place of their adjoint. `cache.x` and `cache.y` are the layer's input and output, arrays of the backend, a
+        pool's `cache.kept` its switches; `layer.backward(ops, p, cache, dy, RULES["gradient"])` is the usual way.
     """
 
     mask: bool = True
     rectify: bool = False
     unpool: str = "switches"
     relu: Callable | None = None
+    pool: Callable | None = None
+    linear: Callable | None = None
 
 
 RULES = {
@@ -54,3 +58,15 @@ def get_rule(rule, unpool=None):
         rule = RULES[choose(rule, RULES, "rule")]
     choose(rule.unpool if unpool is None else unpool, UNPOOLS, "unpool")
     return rule if unpool is None else replace(rule, unpool=unpool)
+
+
+def by_layer(rule, names, unpool=None):
+    """Return {layer: Rule} for the `names` of all layers: one rule for all, or those of a mapping {layer: rule}.
+
+    What a mapping does not name goes back by the gradient. An unknown layer, rule or unpooling is an InputError.
+    """
+    if not isinstance(rule, Mapping):
+        return dict.fromkeys(names, get_rule(rule, unpool))
+    for name in rule:
+        choose(name, names, "layer")
+    return {name: get_rule(rule.get(name, "gradient"), unpool) for name in names}

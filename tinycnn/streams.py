@@ -44,17 +44,8 @@ def rng(seed, purpose, *index):
 
 
 def seed(seed, purpose, *index):
-    """Return a seed of 128 bits for something that is itself made from a seed, like the network of a judge.
+    """Return a seed of 128 bits (int) for what is itself made from a seed, like the network of a judge; see `rng`.
 
     It is no neighbour of another run's seed, and no number that a person chooses.
-
-    Parameters
-    ----------
-    seed, purpose, *index
-        As for `rng`.
-
-    Returns
-    -------
-    int
     """
     return int.from_bytes(_sequence(seed, purpose, index).generate_state(4).astype("<u4").tobytes(), "little")

@@ -21,9 +21,10 @@ import numpy as np
 from tqdm import tqdm
 
 from . import checkpoint as checkpoints
-from . import fused, optim, streams
+from . import optim, streams
 from .errors import PIXELS, InputError, check_images, check_labels, check_seed, choose
-from .losses import accuracy
+from .losses import accuracy, loss_and_grads
+from .ops.workspace import Workspace
 
 READ_EVERY = 10  # steps between readings of the losses: a device works on meanwhile
 AVERAGE_EVERY = 5  # steps between updates of the weights' running mean
@@ -198,17 +199,12 @@ def fit(
                 run.history.val_accuracy.append(accuracy(net.logits(val[0]), val[1]))
                 run.keep_best(run.done % eval_every == 0)
 
-    bar = tqdm(
-        total=steps,
-        initial=run.history.steps,
-        desc="training",
-        unit="step",
-        disable=None if progress else True,
-    )
-    with bar, _InterruptFlag() as interrupted:
+    quiet = None if progress else True
+    bar = tqdm(total=steps, initial=run.history.steps, desc="training", unit="step", disable=quiet)
+    with bar, _interrupt() as interrupted:
         if run.history.steps == 0:
             evaluate()
-        while run.done < steps and not interrupted:
+        while run.done < steps and not interrupted.is_set():
             run.step(stored, stored_labels, augment, optim.at_step(optimizer, schedule, run.done + 1, steps))
             done = run.done
             if done % eval_every == 0 or done == steps:
@@ -216,38 +212,24 @@ def fit(
                 evaluate()
             if checkpoint is not None and (done % every == 0 or done == steps):
                 run.save()
-            shown = {
-                "loss": f"{run.history.losses[-1]:.3f}" if run.history.losses else "",
-                "train": f"{run.history.train_accuracy[-1]:.1%}",
-            }
-            if val is not None:
-                shown["val"] = f"{run.history.val_accuracy[-1]:.1%}"
-            bar.set_postfix(shown, refresh=False)
+            h = run.history
+            shown = {k: f"{a[-1]:.1%}" for k, a in (("train", h.train_accuracy), ("val", h.val_accuracy)) if a}
+            bar.set_postfix({"loss": f"{h.losses[-1]:.3f}" if h.losses else "", **shown}, refresh=False)
             bar.update()
-    if interrupted and run.done < steps:
-        if checkpoint is None:
-            raise Interrupted(f"stopped after {run.done} of {steps} steps; no checkpoint was asked for")
-        run.save()
-        raise Interrupted(f"stopped after {run.done} of {steps} steps; {checkpoint} holds them")
-    for k, p in run.params() if run.reported else ():
+    if run.done < steps:
+        if checkpoint is not None:
+            run.save()
+        kept = "no checkpoint was asked for" if checkpoint is None else f"{checkpoint} holds them"
+        raise Interrupted(f"stopped after {run.done} of {steps} steps; {kept}")
+    for k, p in net.arrays().items() if run.reported else ():
         p[...] = run.reported[k]
     return run.history
 
 
 def started(checkpoint):
-    """Return how far a training has come, without reading its arrays.
+    """Return (steps done, schedule) of a `checkpoint`, without reading its arrays.
 
-    Returns
-    -------
-    done : int
-        The steps that `checkpoint` holds.
-    schedule : "constant" or [name, steps]
-        Of the rate: one that is not constant belongs to so many steps in all.
-
-    Raises
-    ------
-    InputError
-        A file that is missing or cut, or holds no state of training.
+    The schedule is "constant" or [name, steps in all]. A file that holds no whole state of training is an InputError.
     """
     header, shapes = checkpoints.read_header(checkpoint)
     schedule = _settings(checkpoint, header, shapes)["schedule"]
@@ -271,21 +253,13 @@ class _Run:
     def __init__(self, net, optimizer, settings, path):
         self.net, self.optimizer, self.settings, self.path = net, optimizer, settings, path
         self.state = optimizer.init(net.ops, net.params)
-        self.mean = self._copy() if settings["average"] else {}
-        self.best, self.last_is_best = self._copy() if settings["keep"] == "best" else {}, False
+        start = net.arrays().items()
+        self.mean = {k: p.copy() for k, p in start} if settings["average"] else {}
+        self.best = {k: p.copy() for k, p in start} if settings["keep"] == "best" else {}
+        self.last_is_best = False
         self.history = History()
-        self.work = fused.Workspace(net.ops)
+        self.work = Workspace(net.ops)
         self.losses, self.done = net.ops.zeros(READ_EVERY), 0
-
-    def params(self):
-        """(name, array) of each parameter of the network."""
-        return [(f"{layer}/{k}", a) for layer, p in self.net.params.items() for k, a in p.items()]
-
-    def _copy(self):
-        copy = {k: self.net.ops.zeros(p.shape) for k, p in self.params()}
-        for k, p in self.params():
-            copy[k][...] = p
-        return copy
 
     @property
     def reported(self):
@@ -311,7 +285,7 @@ class _Run:
         better = bool(self.best) and self.history.best == len(self.history.val_accuracy) - 1
         self.last_is_best = better and not in_turn
         if better and in_turn:
-            for k, p in self.params():
+            for k, p in self.net.arrays().items():
                 self.best[k][...] = self.mean.get(k, p)
 
     def step(self, images, labels, augment, optimizer):
@@ -324,12 +298,12 @@ class _Run:
         batch = batches.choice(len(images), self.settings["batch_size"], replace=False)
         moves, batch = augment.draw(moves, len(batch)), ops.put(batch)
         x, labels = ops.from_images(images, batch, moves), ops.take(labels, batch)
-        _, grads = fused.loss_and_grads(self.net, x, labels, self.work, dropout, loss, products=True)
+        _, grads = loss_and_grads(self.net, x, labels, self.work, dropout, loss)
         grads = {layer: g for layer, g in grads.items() if layer not in self.settings["frozen"]}
         optim.step(ops, optimizer, self.net.params, grads, self.state, self.done)
         if self.mean and self.done % AVERAGE_EVERY == 0:  # a plain mean at first, then one that forgets
             rate = AVERAGE_EVERY / min(self.done, self.settings["average"])
-            for k, p in self.params():
+            for k, p in self.net.arrays().items():
                 ops.average(self.mean[k], p, min(1.0, rate))
         if unread + 1 == READ_EVERY:
             self.read_losses()
@@ -347,7 +321,7 @@ class _Run:
 
     def save(self):
         self.read_losses()
-        for k, a in self.params():
+        for k, a in self.net.arrays().items():
             if not np.isfinite(self.net.ops.to_numpy(a)).all():
                 raise self._diverged(f"{k} is no longer finite after step {self.history.steps}")
         tensors = {key: self.net.ops.to_numpy(a) for key, a in self.arrays().items()}
@@ -359,7 +333,7 @@ class _Run:
         """{name in a checkpoint: array} of all that training goes on from, besides the parameters reported."""
         arrays = {f"optimizer/{k}": a for k, a in self.state.items()}
         if self.best or self.mean:
-            arrays |= {f"raw/{k}": a for k, a in self.params()}
+            arrays |= {f"raw/{k}": a for k, a in self.net.arrays().items()}
         if self.best:
             arrays |= {f"{name}/{k}": a for name in ("best", "mean") for k, a in getattr(self, name).items()}
         return arrays
@@ -385,7 +359,7 @@ class _Run:
             )
         _settings(self.path, header, tensors, self.arrays())
         checkpoints.set_params(self.net, tensors, self.path)
-        for k, p in self.params() if self.mean and not self.best else ():
+        for k, p in self.net.arrays().items() if self.mean and not self.best else ():
             self.mean[k][...] = p
         for key, a in self.arrays().items():
             a[...] = self.net.ops.asarray(tensors[key])
@@ -407,28 +381,23 @@ class _Run:
             remains.unlink()
 
 
-class _InterruptFlag:
-    """True once Ctrl-C was pressed: a step is finished before training stops. A second Ctrl-C interrupts at once."""
+@contextlib.contextmanager
+def _interrupt():
+    """Context in which Ctrl-C sets an event, so that a step is finished first. A second one interrupts at once."""
+    pressed, previous = threading.Event(), signal.getsignal(signal.SIGINT)
+    main = threading.current_thread() is threading.main_thread()
 
-    def __init__(self):
-        self.pressed = False
+    def press(*_):
+        pressed.set()
+        signal.signal(signal.SIGINT, previous)
 
-    def __bool__(self):
-        return self.pressed
-
-    def _press(self, *_):
-        self.pressed = True
-        signal.signal(signal.SIGINT, self.previous)
-
-    def __enter__(self):
-        self.previous = signal.getsignal(signal.SIGINT)
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, self._press)
-        return self
-
-    def __exit__(self, *_):
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, self.previous)
+    if main:
+        signal.signal(signal.SIGINT, press)
+    try:
+        yield pressed
+    finally:
+        if main:
+            signal.signal(signal.SIGINT, previous)
 
 
 def _crc32(a, rows=256):

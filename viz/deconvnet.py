@@ -10,7 +10,7 @@ import numpy as np
 from scipy import ndimage
 
 from tinycnn.errors import InputError, choose
-from tinycnn.rules import get_rule
+from tinycnn.rules import by_layer
 
 from .activations import strongest
 from .check import batches, images_for, places, units_per_image
@@ -31,7 +31,7 @@ def project(net, x, layer, units="strongest", unpool=None, rule="deconvnet", pos
     unpool : {"switches", "repeat", "center"}, optional
         Each pooled value goes back to its maximum's place, over its whole block (the study's way), or to
         the centre; default: the rule's own way, which is by switches for those of the table.
-    rule : str or Rule
+    rule : str, Rule or {layer: either}
         "deconvnet", "guided", "gradient" or another of `tinycnn.rules`.
     positions : (row, column) or int array (N, 2), optional
         The one unit of its map that is kept, in all images or in each, as Zeiler and Fergus do; default: the whole
@@ -51,7 +51,7 @@ def project(net, x, layer, units="strongest", unpool=None, rule="deconvnet", pos
     """
     images = images_for(net, x)
     net.check_layer(layer)
-    rule = get_rule(rule, unpool)
+    rule = by_layer(rule, net.layer_names, unpool)
     if isinstance(units, str):
         choose(units, ("strongest",), "units")
         chosen = np.empty(len(images), np.int64)

@@ -9,7 +9,7 @@ Springenberg et al. 2014 (arXiv:1412.6806), ``rule="deconvnet"`` a deconvnet see
 
 import numpy as np
 
-from tinycnn.rules import get_rule
+from tinycnn.rules import by_layer
 
 from .check import batches, images_for, map_layer, units_per_image
 
@@ -23,7 +23,7 @@ def gradient(net, x, target, rule="gradient"):
     x : array (N, H, W, C)
     target : int or int array (N,)
         The class, one for all images or one for each.
-    rule : str or Rule
+    rule : str, Rule or {layer: either}
         "gradient", "deconvnet", "guided" or another of `tinycnn.rules`.
 
     Raises
@@ -32,7 +32,7 @@ def gradient(net, x, target, rule="gradient"):
         A class that the network does not have, an unknown rule, unfit images.
     """
     images = images_for(net, x)
-    rule = get_rule(rule)
+    rule = by_layer(rule, net.layer_names)
     last = net.layer_names[-1]
     target = units_per_image(net, last, target, len(images), "target")
     dx = np.empty(images.shape, net.dtype)
@@ -55,7 +55,7 @@ def saliency(net, x, target=None, rule="gradient"):
         Any number of images; they are taken in batches.
     target : int, int array (N,) or None
         One class for all images, one for each, or (the study's way) the maximum over all classes.
-    rule : str or Rule
+    rule : str, Rule or {layer: either}
         "gradient", "deconvnet", "guided" or another of `tinycnn.rules`.
 
     Raises
@@ -66,7 +66,7 @@ def saliency(net, x, target=None, rule="gradient"):
     if target is not None:
         return np.abs(gradient(net, x, target, rule)).max(-1)
     images = images_for(net, x)
-    rule = get_rule(rule)
+    rule = by_layer(rule, net.layer_names)
     last = net.layer_names[-1]
     return _largest(net, images, last, rule)
 
@@ -84,7 +84,7 @@ def layer_backprop(net, x, layer, rule="gradient"):
         Any number of images; they are taken in batches.
     layer : str
         A layer with maps; the study takes pool2 and relu2.
-    rule : str or Rule
+    rule : str, Rule or {layer: either}
         "gradient", "deconvnet", "guided" or another of `tinycnn.rules`.
 
     Raises
@@ -94,7 +94,7 @@ def layer_backprop(net, x, layer, rule="gradient"):
     """
     images = images_for(net, x)
     map_layer(net, layer)
-    rule = get_rule(rule)
+    rule = by_layer(rule, net.layer_names)
     return _largest(net, images, layer, rule)
 
 

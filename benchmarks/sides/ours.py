@@ -3,7 +3,8 @@
 import numpy as np
 
 import tinycnn
-from tinycnn import fused, optim
+from tinycnn import losses, optim, walk
+from tinycnn.ops.workspace import Workspace
 from viz import deconvnet, maximize, saliency
 from viz.ascent import Recipe
 from viz.ascent.optimizers import Constant
@@ -52,15 +53,15 @@ class Side(Base):
         }[work.kind]
 
     def _step(self, work, net, x, labels):
-        ops, memory = net.ops, fused.Workspace(net.ops)
+        ops, memory = net.ops, Workspace(net.ops)
         if work.kind == "infer":
-            return lambda: fused.forward(net, x, memory)[0]
+            return lambda: walk.forward(net, x, work=memory).outputs[net.layer_names[-1]]
         adam = optim.Adam(works.LR)
         state, loss, steps = adam.init(ops, net.params), ops.zeros(1), [0]
 
         def step():
             steps[0] += 1
-            _, grads = fused.loss_and_grads(net, x, labels, memory, loss=loss, products=True)
+            _, grads = losses.loss_and_grads(net, x, labels, memory, loss=loss)
             optim.step(ops, adam, net.params, grads, state, steps[0])
             return loss
 

@@ -159,6 +159,11 @@ class ndarray:  # noqa: N801
         emulator.counts["d2h_bytes"] += self.nbytes
         return self._read().copy()
 
+    def copy(self):
+        out = empty(self.shape, self.dtype)
+        out._write(self._read())
+        return out
+
     def fill(self, value):
         self._write(_scalar(value))
 

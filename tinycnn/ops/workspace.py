@@ -1,6 +1,7 @@
 """Memory that is used again from step to step."""
 
 import math
+import threading
 
 
 class Workspace:
@@ -10,10 +11,20 @@ class Workspace:
     ----------
     ops : Ops
         Whose arrays they are.
+    exact : bool
+        For pictures: a block's maxima are those of plain sums; see `Ops.conv_relu_pool`.
+
+    Attributes
+    ----------
+    generation : int
+        The number of forward passes that have used it: those before the last have lost their arrays.
+    lock : threading.RLock
+        Held while a pass uses it.
     """
 
-    def __init__(self, ops):
-        self._ops, self._arrays = ops, {}
+    def __init__(self, ops, exact=False):
+        self._ops, self._arrays, self.exact = ops, {}, exact
+        self.generation, self.lock = 0, threading.RLock()
 
     def __call__(self, key, shape, dtype):
         """Return an uninitialised array; its contents last until the same `key` is asked for again."""
@@ -23,3 +34,7 @@ class Workspace:
             found = self._arrays[key] = None  # given back before the larger one is asked for
             self._arrays[key] = self._ops.empty(size, dtype)
         return self._arrays[key][:size].reshape(shape)
+
+    def scope(self, name):
+        """Return a workspace in this one whose keys are its own: two steps never share an array."""
+        return lambda key, shape, dtype: self((name, key), shape, dtype)
