@@ -9,11 +9,21 @@ transpose of im2col (col2im adds where windows overlap), and dw = cols' dy.
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from .geometry import windows
+
+
+class Algorithms(NamedTuple):
+    """Which algorithm serves a convolution's block, in words: forward, its weights' gradient, its input's, and why."""
+
+    forward: str
+    weights: str
+    data: str
+    why: str
 
 
 class Ops:
@@ -236,22 +246,18 @@ class Ops:
 
     # -- loss and optimizers -----------------------------------------------------------------------------------
 
-    def softmax(self, logits):
-        """Softmax along the last axis, shifted by the maximum so that it never overflows."""
-        e = np.exp(logits - logits.max(-1, keepdims=True))
-        return e / e.sum(-1, keepdims=True)
-
     def softmax_cross_entropy(self, logits, labels, loss=None):
-        """(mean of -log p[label], its gradient with respect to the logits (N, classes)).
+        """(mean of -log p[label], its gradient with respect to the logits (N, classes)); p is the logits' softmax.
 
         The mean is a number, or `loss`, an array of one element: a device need not wait for it to be read.
         """
         rows = np.arange(len(logits))
-        shifted = logits - logits.max(1, keepdims=True)
-        logsum = np.log(np.exp(shifted).sum(1))
-        dlogits = self.softmax(logits)
+        shifted = logits - logits.max(1, keepdims=True)  # so that the softmax never overflows
+        e = np.exp(shifted)
+        total = e.sum(1)
+        dlogits = e / total[:, None]
         dlogits[rows, labels] -= 1
-        mean = float((logsum - shifted[rows, labels]).mean())
+        mean = float((np.log(total) - shifted[rows, labels]).mean())
         if loss is not None:
             loss[0] = mean
         return mean if loss is None else loss, dlogits / self.dtype.type(len(logits))
@@ -279,6 +285,11 @@ class Ops:
     def average(self, mean, p, rate):
         """Move a running mean towards p, in place: mean += rate (p - mean)."""
         mean += self.dtype.type(rate) * (p - mean)
+
+
+def adam_constants(lr, beta1, beta2, eps, t, decay):
+    """What a fast backend's `adam_step` at time t needs, computed once: rate, gain1, gain2, correction2, eps, keep."""
+    return lr / (1 - beta1**t), 1 - beta1, 1 - beta2, 1 / (1 - beta2**t), eps, 1 - lr * decay
 
 
 def im2col(x, kernel, stride, padding):
