@@ -18,7 +18,7 @@ from cupy.cuda import cublas
 
 from . import reference
 from .geometry import windows
-from .reference import Algorithms
+from .reference import Algorithms, adam_constants
 from .workspace import Workspace
 
 CHUNK = 1 << 30  # bytes that the cols of a chunk of images may have, if an eighth of the free memory is no less
@@ -275,11 +275,10 @@ class Ops(reference.Ops):
         """
         kh, kw, C, K = w_shape
         if (kh, kw, *block.stride) == (3, 3, 1, 1) and min(C, K) >= LEAST_CHANNELS:
-            return Algorithms(
-                *[WINOGRAD] * 3, "3x3 at stride 1, channels enough; where pictures need exact sums: im2col"
-            )
-        why = f"Winograd's is for 3x3 at stride 1 from {LEAST_CHANNELS} channels to {LEAST_CHANNELS}, or more"
-        return Algorithms(*[IM2COL] * 3, why)
+            why = f"3x3 at stride 1, {LEAST_CHANNELS} channels or more; where pictures need exact sums, im2col"
+            return Algorithms(WINOGRAD, WINOGRAD, WINOGRAD, why)
+        why = f"Winograd's is for 3x3 at stride 1 with {LEAST_CHANNELS} channels or more, on both sides"
+        return Algorithms(IM2COL, IM2COL, IM2COL, why)
 
     def conv_relu_pool(self, x, w, b, block, work, exact=False):
         stride, padding, window, pool_stride, pool_padding = block
@@ -397,7 +396,8 @@ class Ops(reference.Ops):
         return loss, dlogits
 
     def adam_step(self, p, g, m, v, lr, beta1, beta2, eps, t, decay=0.0):
-        self._each("adam_step", p.size, p, g, m, v, *reference.adam_constants(lr, beta1, beta2, eps, t, decay))
+        constants = adam_constants(self.dtype, lr, beta1, beta2, eps, t, decay)
+        self._each("adam_step", p.size, p, g, m, v, *constants)
 
     def sgd_step(self, p, g, v, lr, momentum):
         self._each("sgd_step", p.size, p, g, v, float(lr), float(momentum))

@@ -441,12 +441,12 @@ extern "C" __global__ void softmax_cross_entropy(const real* logits, const long 
 // -- optimizers ------------------------------------------------------------------------------------------------------
 
 extern "C" __global__ void adam_step(real* p, const real* g, real* m, real* v, real rate, real gain1, real gain2,
-                                     real correction2, real eps, real keep, long long n) {
+                                     real correction2, real eps, real shrink, long long n) {
     FOR_EACH(i, n) {
         real m1 = m[i] + gain1 * (g[i] - m[i]), v1 = v[i] + gain2 * (g[i] * g[i] - v[i]);
         m[i] = m1;
         v[i] = v1;
-        p[i] = p[i] * keep - rate * m1 / (sqrt(v1 * correction2) + eps);
+        p[i] = p[i] * shrink - rate * m1 / (sqrt(v1 * correction2) + eps);
     }
 }
 

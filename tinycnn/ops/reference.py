@@ -287,11 +287,6 @@ class Ops:
         mean += self.dtype.type(rate) * (p - mean)
 
 
-def adam_constants(lr, beta1, beta2, eps, t, decay):
-    """What a fast backend's `adam_step` at time t needs, computed once: rate, gain1, gain2, correction2, eps, keep."""
-    return lr / (1 - beta1**t), 1 - beta1, 1 - beta2, 1 / (1 - beta2**t), eps, 1 - lr * decay
-
-
 def im2col(x, kernel, stride, padding):
     """x (H, W, C) -> cols (OH*OW, kh*kw*C): each row a window, zero where it hangs over the border."""
     H, W, C = x.shape
@@ -313,6 +308,15 @@ def col2im(cols, shape, kernel, stride, padding):
         for j in range(kw):
             padded[i : i + OH * sh : sh, j : j + OW * sw : sw] += cols[:, :, i, j]
     return padded[top : top + H, left : left + W]
+
+
+def adam_constants(dtype, lr, beta1, beta2, eps, t, decay):
+    """(rate, gain1, gain2, correction2, eps, shrink) of `adam_step`, as kernels take them: all that t decides, decided.
+
+    m += gain1 (g - m);  v += gain2 (g g - v);  p = shrink p - rate m / (sqrt(correction2 v) + eps).
+    """
+    constants = (lr / (1 - beta1**t), 1 - beta1, 1 - beta2, 1 / (1 - beta2**t), eps, 1 - lr * decay)
+    return tuple(map(np.dtype(dtype).type, constants))
 
 
 def mirrored(i, size):
