@@ -257,13 +257,14 @@ class Ops(reference.Ops):
         """As the reference's; or with S*N signals dy for the switches of N images."""
         dx, (N, H, W, C) = self.empty(shape, self.dtype) if out is None else out, shape
         OH, OW, top, left = windows((H, W), window, stride, padding)
-        name, arrays, sizes = {
-            "switches": ("unpool2d", (dy, switches, dx, len(switches)), (*window, *stride)),
-            "repeat": ("unpool2d_repeat", (dy, dx), tuple(stride)),
-            "center": ("unpool2d_center", (dy, dx), (*window, *stride)),
-        }[how]
-        rows, columns = (H, W) if how != "switches" else (-(-(H + top) // stride[0]), -(-(W + left) // stride[1]))
-        self._rows(name, N * rows, columns * C, *arrays, N, H, W, C, OH, OW, *sizes, top, left)
+        if how == "switches":
+            rows, columns = -(-(H + top) // stride[0]), -(-(W + left) // stride[1])
+            sizes = (len(switches), N, H, W, C, OH, OW, *window, *stride, top, left)
+            self._rows("unpool2d", N * rows, columns * C, dy, switches, dx, *sizes)
+        else:
+            kernel = window if how == "center" else ()
+            sizes = (N, H, W, C, OH, OW, *kernel, *stride, top, left)
+            self._rows(f"unpool2d_{how}", N * H, W * C, dy, dx, *sizes)
         return dx
 
     # -- conv -> relu -> pool ----------------------------------------------------------------------------------
@@ -316,7 +317,7 @@ class Ops(reference.Ops):
 
     def conv_relu_pool_backward_data(self, w, y, switches, dy, shape, block, mask, rectify, work, out=None):
         dx = work("dx", (len(dy), *shape[1:]), self.dtype) if out is None else out
-        signal = self._signal(self.relu_backward(dy, y, mask, False), switches, shape, w, block)
+        signal = self._signal(self.relu_backward(dy, y) if mask else dy, switches, shape, w, block)
         if rectify:
             signal = self.relu_backward(signal, signal, False, True)
         if self.algorithms(shape, w.shape, block).data == WINOGRAD and mask and not rectify:
