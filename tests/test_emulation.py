@@ -316,12 +316,13 @@ def everything(ops):
         keep(*ops.conv_relu_pool_backward_weights(x, w, y, switches, dy, block, scratch))
         keep(ops.conv_relu_pool_backward_data(w, y, switches, dy, x.shape, block, True, False, scratch))
         signals, strongest = normal(4, *y.shape[1:]), ops.zeros(x.shape[:3])  # two for each image
-        dx = ops.conv_relu_pool_backward_data(w, y, switches, signals, x.shape, block, True, True, scratch)
-        ops.largest(dx, strongest)
-        keep(dx, strongest)
+        for rectify in (False, True):
+            dx = ops.conv_relu_pool_backward_data(w, y, switches, signals, x.shape, block, True, rectify, scratch)
+            ops.largest(dx, strongest)
+            keep(dx, strongest)
     x, w, b = normal(6, 70), normal(70, 50), normal(50)  # 300 results: more than a block has threads
     y = ops.dense(x, w, b)
-    keep(y, ops.relu(y), ops.relu_backward(y, ops.relu(y), True, True), ops.multiply(y, y), ops.softmax(y))
+    keep(y, ops.relu(y), ops.relu_backward(y, ops.relu(y), True, True), ops.multiply(y, y))
     keep(ops.dense_backward_data(y, w), *ops.dense_backward_weights(x, y), ops.zeros(50))
     loss = ops.zeros(1)
     keep(*ops.softmax_cross_entropy(y, ops.put(np.array([0, 49, 1, 1, 7, 2])), loss))

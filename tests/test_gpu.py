@@ -9,12 +9,17 @@ import hosted
 import numpy as np
 import pytest
 from emulation import fakecupy
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import run_all
 import tinycnn
 from tinycnn import InputError, Network, fused, get_ops, models, optim, train
 from tinycnn.gradcheck import relative_error
 from tinycnn.layers import Conv2D, Dense, Dropout, Flatten, MaxPool2D, ReLU
+from tinycnn.ops import reference
+from tinycnn.ops.geometry import Block
+from tinycnn.ops.workspace import Workspace
 from viz.study import sets, ways
 from viz.study.stages import tsne
 
@@ -76,6 +81,112 @@ def test_chunks_of_one_image_give_what_one_chunk_gives(monkeypatch):
     assert relative_error(net.backward(trace, np.ones(trace["d2"].shape)), back) < 1e-13
     for name, g in step_grads(net, images, labels).items():
         assert relative_error(g, whole[name]) < 1e-12, name
+
+
+def test_what_the_backend_takes_from_the_reference_is_what_it_says():
+    """An override forgotten would run NumPy on the device's arrays."""
+    ours, theirs = type(get_ops("gpu")), reference.Ops
+    contract = {name for name, value in vars(theirs).items() if callable(value) and not name.startswith("_")}
+    assert contract - set(vars(ours)) == set(ours.FROM_REFERENCE)
+
+
+# -- a block -------------------------------------------------------------------------------------------------
+
+
+def block_of(backend, dtype, x, w, b, block, dy=None, exact=False, mask=True, rectify=False):
+    """(y, switches) of a block; with dy, which may be several signals an image, (dw or None, db or None, dx)."""
+    ops = hosted.get_ops(backend, dtype)
+    x, w, b, work = ops.asarray(x), ops.asarray(w), ops.asarray(b), Workspace(get_ops(backend, dtype))
+    y, switches = ops.conv_relu_pool(x, w, b, block, work, exact)
+    if dy is None:
+        return y, switches
+    dy = ops.asarray(dy)
+    weights = (x, w, y, switches, dy, block, work)
+    grads = ops.conv_relu_pool_backward_weights(*weights) if len(dy) == len(x) else (None, None)
+    return *grads, ops.conv_relu_pool_backward_data(w, y, switches, dy, x.shape, block, mask, rectify, work)
+
+
+PADDINGS = ["SAME", "VALID", ((0, 2), (2, 0)), ((2, 0), (0, 2)), ((2, 1), (0, 1)), ((1, 1), (1, 1))]
+
+
+@pytest.mark.parametrize("padding", PADDINGS, ids=str)
+@pytest.mark.parametrize("kernel, C, K", [(3, 16, 17), (3, 2, 3), (2, 16, 16)])
+def test_a_block_may_have_any_padding(padding, kernel, C, K):
+    """By Winograd's filtering, and by im2col."""
+    rng, block = np.random.default_rng(0), Block((1, 1), padding, (3, 3), (2, 2), ((1, 0), (0, 2)))
+    x, w, b = rng.standard_normal((2, 9, 6, C)), rng.standard_normal((kernel, kernel, C, K)), rng.standard_normal(K)
+    (y, switches), expected = (block_of(o, "float64", x, w, b, block) for o in ("gpu", "reference"))
+    assert relative_error(y, expected[0]) < 1e-12 and np.array_equal(switches, expected[1])
+    for S in (1, 3):
+        dy = rng.standard_normal((S * len(y), *y.shape[1:]))
+        found, expected = (block_of(o, "float64", x, w, b, block, dy) for o in ("gpu", "reference"))
+        for a, e in zip(found, expected):
+            assert e is None or relative_error(a, e) < 1e-12
+
+
+@emulated
+@pytest.mark.parametrize("kernel, stride, C, K", [(3, 1, 16, 16), (3, 1, 16, 15), (3, 2, 16, 16), (5, 1, 16, 16)])
+def test_the_algorithm_named_is_the_one_that_runs(kernel, stride, C, K):
+    """Pictures that ask for exact decisions, or send back rectified signals, take im2col in any case."""
+    ops, counts = get_ops("gpu"), fakecupy.emulator.counts
+    block = Block((stride, stride), "SAME", (2, 2), (2, 2), "SAME")
+    x, w, b = np.ones((1, 8, 8, C)), np.ones((kernel, kernel, C, K)), np.zeros(K)
+    named = ops.algorithms(x.shape, w.shape, block)
+    assert len(set(named[:3])) == 1 and named.why
+    dy = np.ones(block_of("gpu", "float32", x, w, b, block)[0].shape)
+    for picture in (False, True):
+        before = counts.copy()
+        block_of("gpu", "float32", x, w, b, block, dy, exact=picture, rectify=picture)
+        run = counts - before
+        winograd = "Winograd" in named.forward
+        assert winograd == ((kernel, stride, min(C, K)) == (3, 1, 16))
+        # forward, the weights' gradient and the input's: three convolutions
+        assert run["winograd_input"] == (3 - 2 * picture) * winograd
+        assert run["im2col"] + run["col2im"] == 3 - run["winograd_input"]
+
+
+@emulated
+def test_many_signals_go_back_in_as_many_launches_as_one():
+    rng, block = np.random.default_rng(0), Block((1, 1), "SAME", (2, 2), (2, 2), "SAME")
+    x, w, b, launches = rng.standard_normal((2, 6, 6, 3)), rng.standard_normal((5, 5, 3, 4)), np.zeros(4), []
+    for S in (2, 9):
+        before = fakecupy.emulator.counts["launches"]
+        dy = rng.standard_normal((S * 2, 3, 3, 4))
+        block_of("gpu", "float32", x, w, b, block, dy, mask=False, rectify=True)
+        launches.append(fakecupy.emulator.counts["launches"] - before)
+    assert launches[0] == launches[1]
+
+
+def test_elements_that_tie_after_the_bias_tie():
+    """1 + 2e-7 is the next float32 after 1 but one; beside a bias of 1000 neither is another than 1001."""
+    x = np.array([1, 1, 1, 1 + 2e-7], np.float32).reshape(1, 2, 2, 1)
+    block = Block((1, 1), "SAME", (2, 2), (2, 2), "SAME")
+    for bias, switch in ((0, 3), (1000, 0), (-1, 3), (-2, 0)):
+        y, switches = block_of("gpu", "float32", x, np.ones((1, 1, 1, 1)), [bias], block, exact=True)
+        assert switches.item() == switch and y.item() == max(np.float32(x.max() + np.float32(bias)), 0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    bias=st.sampled_from([0, 1, -1, -0.5, 1000, 2.0**14, -(2.0**14), 2.0**20]),
+    step=st.sampled_from([2.0**-12, 2.0**-8, 1.0]),
+    kernel=st.sampled_from([(1, 1), (1, 2), (3, 3)]),
+    C=st.sampled_from([1, 2, 16]),
+    window=st.sampled_from([(1, 1), (2, 2), (3, 3), (2, 3)]),
+    stride=st.sampled_from([(1, 1), (2, 2), (1, 2)]),
+    padding=st.sampled_from(["SAME", "VALID"]),
+    dark=st.floats(0, 1),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_decisions_are_those_of_the_reference(bias, step, kernel, C, window, stride, padding, dark, seed):
+    """Near-ties, cancelling channels, dead windows and a black background; every sum is exact, but for the bias."""
+    rng, K = np.random.default_rng(seed), 17
+    x = rng.integers(-4, 5, (2, 5, 6, C)) * step + rng.choice([0.0, 2.0], (2, 5, 6, C))
+    x *= rng.random((2, 5, 6, 1)) >= dark
+    w, b = rng.choice([-1, 0, 1, 2], (*kernel, C, K)), bias * rng.choice([-1, 1, 1], K)
+    block = Block((1, 1), "SAME", window, stride, padding)
+    (y, switches), expected = (block_of(o, "float32", x, w, b, block, exact=True) for o in ("gpu", "reference"))
+    assert np.array_equal(y, expected[0]) and np.array_equal(switches, expected[1])
 
 
 def test_dropout_drops_the_same_units_in_every_backend():

@@ -1,9 +1,9 @@
 """The primitives on an NVIDIA GPU: CuPy holds the arrays, cuBLAS multiplies, kernels.cu does the rest.
 
 A convolution is im2col and one 2-D matrix product, in chunks of images as large as a fixed share of the memory allows:
-on a GPU the cols of a hundred images cost less than many small launches. Nothing here waits for the device, and nothing
-but `asarray`, `put`, `from_images` and `take` (from the host) or `to_numpy` and a loss without an array to go to (to
-the host) moves data between the two.
+on a GPU the cols of a hundred images cost less than many small launches. In a fused block it may be Winograd's minimal
+filtering instead (`Ops.algorithms`). Nothing here waits for the device, and nothing but `asarray`, `put`, `from_images`
+and `take` (from the host) or `to_numpy` and a loss without an array to go to (to the host) moves data between the two.
 
 Products are in full float32. The environment variable CUPY_TF32=1 lets cuBLAS round their factors to TF32's 10 bits.
 """
@@ -18,18 +18,22 @@ from cupy.cuda import cublas
 
 from . import reference
 from .geometry import windows
+from .reference import Algorithms, adam_constants
 from .workspace import Workspace
 
 CHUNK = 1 << 30  # bytes that the cols of a chunk of images may have, if an eighth of the free memory is no less
 BLOCK = 256  # threads
 MOST_BLOCKS = 1 << 16
 SUM_SPAN = 64  # rows that a thread adds up
+IM2COL, WINOGRAD = "im2col, one product", "Winograd F(4x4, 3x3), 36 products"
+LEAST_CHANNELS = 16  # with fewer, Winograd's products do not outweigh its transforms
 
 
 class Ops(reference.Ops):
     """See `tinycnn.ops.reference.Ops`: the same contract, on CuPy arrays."""
 
     name = "gpu"
+    FROM_REFERENCE = ("dense_adam_step",)  # on purpose: it only calls other primitives
 
     def __init__(self, dtype="float32"):
         super().__init__(dtype)
@@ -38,6 +42,8 @@ class Ops(reference.Ops):
         self._module = cp.RawModule(code=source, options=("-std=c++17", f"-Dreal={real}"))
         self._kernels, self._scratch = {}, Workspace(self)
         self._scalars = np.array(0, self.dtype), np.array(1, self.dtype)
+        products = (cublas.sgemm, cublas.sgemmStridedBatched), (cublas.dgemm, cublas.dgemmStridedBatched)
+        self._product, self._products = products[self.dtype == np.float64]
         mode = cublas.CUBLAS_TF32_TENSOR_OP_MATH if os.environ.get("CUPY_TF32") == "1" else cublas.CUBLAS_DEFAULT_MATH
         cublas.setMathMode(cp.cuda.device.get_cublas_handle(), mode)
         free = cp.cuda.Device().mem_info[0]
@@ -104,7 +110,7 @@ class Ops(reference.Ops):
         return cp.ascontiguousarray(a)
 
     def empty(self, shape, dtype):
-        nbytes = _size(shape) * np.dtype(dtype).itemsize
+        nbytes = math.prod(np.atleast_1d(shape)) * np.dtype(dtype).itemsize
         return self._within_memory(cp.empty, nbytes, shape, dtype)
 
     def zeros(self, shape):
@@ -126,22 +132,23 @@ class Ops(reference.Ops):
     # -- matrix products ---------------------------------------------------------------------------------------
 
     def _gemm(self, a, b, out, ta=False, tb=False, beta=0):
-        """out (M, N) = op(a) op(b) + beta out, op transposing what `ta` and `tb` say; or a batch of them (B, M, N).
+        """out (M, N) = op(a) op(b) + beta out, op transposing what `ta` and `tb` say.
 
-        cuBLAS is called directly: cupy.matmul would copy the transposed operands of a batch, cannot add to its output,
-        and takes longer to call. A row-major array is its transpose in column-major order, so out' = op(b)' op(a)' is
+        cuBLAS is called directly: cupy.matmul copies the transposed operands of a batch, cannot add to its output, and
+        takes longer to call. A row-major array is its transpose in column-major order, so out' = op(b)' op(a)' is
         asked for.
         """
-        (M, N), K = out.shape[-2:], a.shape[-2 if ta else -1]
-        operands = (b.data.ptr, b.shape[-1]), (a.data.ptr, a.shape[-1]), (out.data.ptr, N)
-        if out.ndim == 3:
-            operands = [(*o, math.prod(array.shape[1:])) for o, array in zip(operands, (b, a, out))]
-        (b, a, c), name = operands, ("sgemm" if self.dtype == np.float32 else "dgemm")
-        gemm = getattr(cublas, name + "StridedBatched" * (out.ndim == 3))
-        batch = (len(out),) if out.ndim == 3 else ()
-        handle = cp.cuda.device.get_cublas_handle()
-        alpha, beta = self._scalars[1], self._scalars[beta]
-        gemm(handle, int(tb), int(ta), N, M, K, alpha.ctypes.data, *b, *a, beta.ctypes.data, *c, *batch)
+        (M, N), K = out.shape, a.shape[0 if ta else 1]
+        handle, (one, beta) = cp.cuda.device.get_cublas_handle(), (self._scalars[i].ctypes.data for i in (1, beta))
+        operands = one, b.data.ptr, b.shape[1], a.data.ptr, a.shape[1], beta, out.data.ptr, N
+        self._product(handle, int(tb), int(ta), N, M, K, *operands)
+
+    def _gemms(self, a, b, out, ta=False, beta=0):
+        """The same for B matrices at a time, one behind the other: out (B, M, N) = op(a) b + beta out."""
+        (B, M, N), K = out.shape, b.shape[1]
+        handle, (one, beta) = cp.cuda.device.get_cublas_handle(), (self._scalars[i].ctypes.data for i in (1, beta))
+        operands = one, b.data.ptr, N, K * N, a.data.ptr, a.shape[2], M * K, beta, out.data.ptr, N, M * N
+        self._products(handle, 0, int(ta), N, M, K, *operands, B)
 
     # -- convolution -------------------------------------------------------------------------------------------
 
@@ -151,42 +158,28 @@ class Ops(reference.Ops):
         for first in range(0, N, images):
             yield slice(first, min(first + images, N))
 
-    def _im2col(self, x, cols, kernel, stride, padding):
+    def _im2col(self, x, kernel, stride, padding):
+        """cols (N*OH*OW, kh*kw*C) of x, in scratch."""
         OH, OW, top, left = windows(x.shape[1:], kernel, stride, padding)
-        length = cols.shape[1]
-        threads = min(BLOCK, -(-length // 32) * 32)
-        grid = (-(-length // threads), min(len(x) * OH, 65535))
-        self._launch(
-            "im2col", grid, (threads, BLOCK // threads), x, cols, *x.shape, OH, OW, *kernel, *stride, top, left
-        )
+        cols = self._scratch("cols", (len(x) * OH * OW, math.prod(kernel) * x.shape[3]), self.dtype)
+        threads = min(BLOCK, -(-cols.shape[1] // 32) * 32)
+        grid = (-(-cols.shape[1] // threads), min(len(x) * OH, 65535))
+        sizes = (*x.shape, OH, OW, *kernel, *stride, top, left)
+        self._launch("im2col", grid, (threads, BLOCK // threads), x, cols, *sizes)
+        return cols
 
     def _forward(self, x, w, y, stride, padding):
         """y (N, OH, OW, K) = x convolved with w, without bias."""
         kh, kw, C, K = w.shape
-        _, OH, OW, _ = y.shape
-        for some in self._chunks(len(x), OH * OW * kh * kw * C):
-            out = y[some].reshape(-1, K)
-            cols = self._scratch("cols", (len(out), kh * kw * C), self.dtype)
-            self._im2col(x[some], cols, (kh, kw), stride, padding)
-            self._gemm(cols, w.reshape(-1, K), out)
-
-    def _backward_data(self, dy, w, dx, stride, padding):
-        kh, kw, C, K = w.shape
-        _, H, W, _ = dx.shape
-        OH, OW, top, left = windows((H, W), (kh, kw), stride, padding)
-        for some in self._chunks(len(dx), OH * OW * kh * kw * C):
-            signal, out = dy[some].reshape(-1, K), dx[some]
-            cols = self._scratch("cols", (len(signal), kh * kw * C), self.dtype)
-            self._gemm(signal, w.reshape(-1, K), cols, tb=True)
-            self._rows("col2im", len(out) * H, W * C, cols, out, *out.shape, OH, OW, kh, kw, *stride, top, left)
+        for some in self._chunks(len(x), math.prod(y.shape[1:3]) * kh * kw * C):
+            cols = self._im2col(x[some], (kh, kw), stride, padding)
+            self._gemm(cols, w.reshape(-1, K), y[some].reshape(-1, K))
 
     def _backward_weights(self, x, dy, dw, stride, padding):
         kh, kw, C, K = dw.shape
         for some in self._chunks(len(x), math.prod(dy.shape[1:3]) * kh * kw * C):
-            signal = dy[some].reshape(-1, K)
-            cols = self._scratch("cols", (len(signal), kh * kw * C), self.dtype)
-            self._im2col(x[some], cols, (kh, kw), stride, padding)
-            self._gemm(cols, signal, dw.reshape(-1, K), ta=True, beta=int(some.start > 0))
+            cols = self._im2col(x[some], (kh, kw), stride, padding)
+            self._gemm(cols, dy[some].reshape(-1, K), dw.reshape(-1, K), ta=True, beta=int(some.start > 0))
 
     def conv2d(self, x, w, b, stride=(1, 1), padding="SAME"):
         OH, OW, _, _ = windows(x.shape[1:], w.shape[:2], stride, padding)
@@ -195,9 +188,16 @@ class Ops(reference.Ops):
         self._each("add_bias", y.size, y, b, len(b))
         return y
 
-    def conv2d_backward_data(self, dy, w, shape, stride=(1, 1), padding="SAME"):
-        dx = self.empty(shape, self.dtype)
-        self._backward_data(dy, w, dx, stride, padding)
+    def conv2d_backward_data(self, dy, w, shape, stride=(1, 1), padding="SAME", out=None):
+        dx = self.empty(shape, self.dtype) if out is None else out
+        (_, H, W, C), (kh, kw, _, K) = shape, w.shape
+        OH, OW, top, left = windows((H, W), (kh, kw), stride, padding)
+        for some in self._chunks(len(dx), OH * OW * kh * kw * C):
+            signal, pixels = dy[some].reshape(-1, K), dx[some]
+            cols = self._scratch("cols", (len(signal), kh * kw * C), self.dtype)
+            self._gemm(signal, w.reshape(-1, K), cols, tb=True)
+            sizes = (*pixels.shape, OH, OW, kh, kw, *stride, top, left)
+            self._rows("col2im", len(pixels) * H, W * C, cols, pixels, *sizes)
         return dx
 
     def conv2d_backward_weights(self, x, dy, shape, stride=(1, 1), padding="SAME"):
@@ -207,33 +207,40 @@ class Ops(reference.Ops):
 
     # -- convolution by Winograd's minimal filtering (winograd.py), in the fused block alone ---------------------
 
-    def _winograd(self, x, w, y, flip=False):
-        """y (N, H, W, K) = x convolved with w; or the way back, with `flip`: dx (N, H, W, C) from dy."""
+    def _winograd(self, x, w, y, padding, flip=False):
+        """y (N, OH, OW, K) = x convolved with w; or the way back, with `flip`: dx (N, H, W, C) from dy.
+
+        The way back is a convolution too, of dy with the flipped and transposed weights and with 2 - pad for each pad.
+        """
+        _, _, top, left = windows((y if flip else x).shape[1:], (3, 3), (1, 1), padding)
+        top, left = (2 - top, 2 - left) if flip else (top, left)
         points = self._scratch("U", (36, x.shape[3], y.shape[3]), self.dtype)
         self._each("winograd_weights", w.size // 9, w, points, w.shape[2], int(flip))
-        for some in self._chunks(len(x), 36 * _tiles(x[:1]) * max(points.shape[1:])):
-            v = self._points("winograd_input", "V", x[some])
-            m = self._scratch("M", (*v.shape[:2], y.shape[3]), self.dtype)
-            self._gemm(v, points, m)
-            out = y[some]
-            self._rows("winograd_output", _tile_rows(out), _tile_columns(out) * out.shape[3], m, out, *out.shape)
+        for some in self._chunks(len(x), 36 * math.prod(_tiles(y[:1])) * max(points.shape[1:])):
+            out, (rows, columns) = y[some], _tiles(y[some])
+            v = self._points("winograd_input", "V", x[some], out, *out.shape[1:3], top, left)
+            m = self._scratch("M", (*v.shape[:2], out.shape[3]), self.dtype)
+            self._gemms(v, points, m)
+            self._rows("winograd_output", rows, columns * out.shape[3], m, out, *out.shape)
 
-    def _winograd_weights(self, x, dy, dw):
+    def _winograd_weights(self, x, dy, dw, padding):
         """dw (3, 3, C, K); the sum over tiles is cut in parts, as 36 products of few rows would not fill a GPU."""
         C, K = dw.shape[2:]
-        slices = list(self._chunks(len(x), 36 * _tiles(x[:1]) * max(C, K)))
-        parts = math.gcd(8, *(_tiles(x[some]) for some in slices))
+        geometry = windows(x.shape[1:], (3, 3), (1, 1), padding)
+        slices = list(self._chunks(len(x), 36 * math.prod(_tiles(dy[:1])) * max(C, K)))
+        parts = math.gcd(8, *(math.prod(_tiles(dy[some])) for some in slices))
         sums = self._scratch("dU", (36 * parts, C, K), self.dtype)
         for some in slices:
-            v = self._points("winograd_input", "V", x[some]).reshape(36 * parts, -1, C)
-            s = self._points("winograd_signal", "M", dy[some]).reshape(36 * parts, -1, K)
-            self._gemm(v, s, sums, ta=True, beta=int(some.start > 0))
+            v = self._points("winograd_input", "V", x[some], dy[some], *geometry).reshape(36 * parts, -1, C)
+            s = self._points("winograd_signal", "M", dy[some], dy[some]).reshape(36 * parts, -1, K)
+            self._gemms(v, s, sums, ta=True, beta=int(some.start > 0))
         self._each("winograd_weights_back", C * K, sums, dw, parts)
 
-    def _points(self, kernel, key, x):
-        """The 36 points (36, tiles, C) of every tile of x."""
-        points = self._scratch(key, (36, _tiles(x), x.shape[3]), self.dtype)
-        self._rows(kernel, _tile_rows(x), _tile_columns(x) * x.shape[3], x, points, *x.shape)
+    def _points(self, kernel, key, x, y, *geometry):
+        """The 36 points (36, tiles, C) that x (N, H, W, C) has for every tile of y (N, OH, OW, K)."""
+        rows, columns = _tiles(y)
+        points = self._scratch(key, (36, rows * columns, x.shape[3]), self.dtype)
+        self._rows(kernel, rows, columns * x.shape[3], x, points, *x.shape, *geometry)
         return points
 
     # -- pooling -----------------------------------------------------------------------------------------------
@@ -246,23 +253,33 @@ class Ops(reference.Ops):
         self._rows("maxpool2d", N * OH, OW * C, x, y, switches, *x.shape, OH, OW, *window, *stride, top, left)
         return y, switches
 
-    def unpool2d(self, dy, switches, shape, window, stride, padding="SAME", how="switches"):
-        dx = self.empty(shape, self.dtype)
-        self._unpool2d(dy, switches, dx, window, stride, padding, how)
+    def unpool2d(self, dy, switches, shape, window, stride, padding="SAME", how="switches", out=None):
+        """As the reference's; or with S*N signals dy for the switches of N images."""
+        dx, (N, H, W, C) = self.empty(shape, self.dtype) if out is None else out, shape
+        OH, OW, top, left = windows((H, W), window, stride, padding)
+        if how == "switches":
+            rows, columns = -(-(H + top) // stride[0]), -(-(W + left) // stride[1])
+            sizes = (len(switches), N, H, W, C, OH, OW, *window, *stride, top, left)
+            self._rows("unpool2d", N * rows, columns * C, dy, switches, dx, *sizes)
+        else:
+            kernel = window if how == "center" else ()
+            sizes = (N, H, W, C, OH, OW, *kernel, *stride, top, left)
+            self._rows(f"unpool2d_{how}", N * H, W * C, dy, dx, *sizes)
         return dx
 
-    def _unpool2d(self, dy, switches, dx, window, stride, padding, how="switches"):
-        N, H, W, C = dx.shape
-        OH, OW, top, left = windows((H, W), window, stride, padding)
-        name, arrays, sizes = {
-            "switches": ("unpool2d", (dy, switches, dx), (*window, *stride)),
-            "repeat": ("unpool2d_repeat", (dy, dx), tuple(stride)),
-            "center": ("unpool2d_center", (dy, dx), (*window, *stride)),
-        }[how]
-        rows, columns = (H, W) if how != "switches" else (-(-(H + top) // stride[0]), -(-(W + left) // stride[1]))
-        self._rows(name, N * rows, columns * C, *arrays, N, H, W, C, OH, OW, *sizes, top, left)
-
     # -- conv -> relu -> pool ----------------------------------------------------------------------------------
+
+    def algorithms(self, shape, w_shape, block):
+        """Which algorithm serves a block: Winograd's filtering where it pays, but plain sums for pictures' decisions.
+
+        A picture asks for them by `exact`, or sends back a rectified signal, in which a zero is to stay one.
+        """
+        kh, kw, C, K = w_shape
+        if (kh, kw, *block.stride) == (3, 3, 1, 1) and min(C, K) >= LEAST_CHANNELS:
+            why = f"3x3 at stride 1, {LEAST_CHANNELS} channels or more; where pictures need exact sums, im2col"
+            return Algorithms(WINOGRAD, WINOGRAD, WINOGRAD, why)
+        why = f"Winograd's is for 3x3 at stride 1 with {LEAST_CHANNELS} channels or more, on both sides"
+        return Algorithms(IM2COL, IM2COL, IM2COL, why)
 
     def conv_relu_pool(self, x, w, b, block, work, exact=False):
         stride, padding, window, pool_stride, pool_padding = block
@@ -271,11 +288,12 @@ class Ops(reference.Ops):
         OH, OW, top, left = windows((H, W), window, pool_stride, pool_padding)
         y = work("y", (len(x), OH, OW, K), self.dtype)
         switches = work("switches", y.shape, np.uint8)
+        winograd = self.algorithms(x.shape, w.shape, block).forward == WINOGRAD and not exact
         for some in self._chunks(len(x), H * W * K):
             images = x[some]
             conv = self._scratch("conv", (len(images), H, W, K), self.dtype)
-            if _winograd_suits(w, stride, padding) and not exact:
-                self._winograd(images, w, conv)
+            if winograd:
+                self._winograd(images, w, conv, padding)
             else:
                 self._forward(images, w, conv, stride, padding)
             sizes = (*conv.shape, OH, OW, *window, *pool_stride, top, left)
@@ -283,32 +301,29 @@ class Ops(reference.Ops):
         return y, switches
 
     def _signal(self, dy, switches, shape, w, block):
-        """What comes back to the convolution's output, (N, H, W, K), in scratch."""
+        """What comes back to the convolution's output, (S*N, H, W, K), in scratch."""
         H, W, _, _ = windows(shape[1:], w.shape[:2], block.stride, block.padding)
         signal = self._scratch("conv", (len(dy), H, W, w.shape[3]), self.dtype)
-        self._unpool2d(dy, switches, signal, *block[2:])
-        return signal
+        return self.unpool2d(dy, switches, signal.shape, *block[2:], out=signal)
 
     def conv_relu_pool_backward_weights(self, x, w, y, switches, dy, block, work):
         dy = self.relu_backward(dy, y)
         signal, dw = self._signal(dy, switches, x.shape, w, block), work("dw", w.shape, self.dtype)
-        if _winograd_suits(w, block.stride, block.padding):
-            self._winograd_weights(x, signal, dw)
+        if self.algorithms(x.shape, w.shape, block).weights == WINOGRAD:
+            self._winograd_weights(x, signal, dw, block.padding)
         else:
             self._backward_weights(x, signal, dw, block.stride, block.padding)
         return dw, self.column_sums(dy)
 
     def conv_relu_pool_backward_data(self, w, y, switches, dy, shape, block, mask, rectify, work, out=None):
-        dx, N = work("dx", (len(dy), *shape[1:]), self.dtype) if out is None else out, len(y)
-        winograd = _winograd_suits(w, block.stride, block.padding) and mask and not rectify and len(dy) == N
-        for i in range(0, len(dy), N):
-            signal = self._signal(self.relu_backward(dy[i : i + N], y, mask, False), switches, shape, w, block)
-            if rectify:
-                signal = self.relu_backward(signal, signal, False, True)
-            if winograd:
-                self._winograd(signal, w, dx, flip=True)
-            else:
-                self._backward_data(signal, w, dx[i : i + N], block.stride, block.padding)
+        dx = work("dx", (len(dy), *shape[1:]), self.dtype) if out is None else out
+        signal = self._signal(self.relu_backward(dy, y) if mask else dy, switches, shape, w, block)
+        if rectify:
+            signal = self.relu_backward(signal, signal, False, True)
+        if self.algorithms(shape, w.shape, block).data == WINOGRAD and mask and not rectify:
+            self._winograd(signal, w, dx, block.padding, flip=True)
+        else:
+            self.conv2d_backward_data(signal, w, dx.shape, block.stride, block.padding, dx)
         return dx
 
     # -- elementwise -------------------------------------------------------------------------------------------
@@ -319,8 +334,9 @@ class Ops(reference.Ops):
         return y
 
     def relu_backward(self, dy, y, mask=True, rectify=False):
-        dx = self.empty(dy.shape, self.dtype)
-        self._each("relu_backward", dy.size, dy, y, dx, int(mask), int(rectify))
+        """As the reference's; or with S*N signals dy for the y of N images."""
+        dx, S = self.empty(dy.shape, self.dtype), len(dy) // len(y)
+        self._rows("relu_backward", S, y.size, dy, y, dx, int(mask), int(rectify), S, np.int64(y.size))
         return dx
 
     def dropout_mask(self, shape, rate, rng):
@@ -369,28 +385,19 @@ class Ops(reference.Ops):
             a, rows = (sums, parts) if parts > 1 else (sums.reshape(K), 1)
         return a
 
-    def softmax(self, logits):
-        p = self.empty(logits.shape, self.dtype)
-        K = logits.shape[-1]
-        self._softmax_rows("softmax", logits, p, logits.size // K, K)
-        return p
-
     def softmax_cross_entropy(self, logits, labels, loss=None):
         N, K = logits.shape
         dlogits, losses = self.empty((N, K), self.dtype), self.empty((N, 1), self.dtype)
         labels = self.put(np.asarray(labels, np.int64)) if not isinstance(labels, cp.ndarray) else labels
-        self._softmax_rows("softmax_cross_entropy", logits, labels, dlogits, losses, N, K)
+        self._launch("softmax_cross_entropy", (-(-N // 32),), (32,), logits, labels, dlogits, losses, N, K)
         mean = self.column_sums(losses)
         if loss is None:
             return float(mean.get()[0]), dlogits
         loss[...] = mean
         return loss, dlogits
 
-    def _softmax_rows(self, name, *args):
-        self._launch(name, (-(-args[-2] // 32),), (32,), *args)
-
     def adam_step(self, p, g, m, v, lr, beta1, beta2, eps, t, decay=0.0):
-        constants = (lr / (1 - beta1**t), 1 - beta1, 1 - beta2, 1 / (1 - beta2**t), eps, 1 - lr * decay)
+        constants = adam_constants(self.dtype, lr, beta1, beta2, eps, t, decay)
         self._each("adam_step", p.size, p, g, m, v, *constants)
 
     def sgd_step(self, p, g, v, lr, momentum):
@@ -400,22 +407,6 @@ class Ops(reference.Ops):
         self._each("average", p.size, mean, p, float(rate))
 
 
-def _size(shape):
-    return math.prod(shape) if isinstance(shape, tuple) else int(shape)
-
-
-def _winograd_suits(w, stride, padding):
-    """3x3, stride 1, SAME, and channels enough that the products outweigh the transforms."""
-    return w.shape[:2] == (3, 3) and tuple(stride) == (1, 1) and padding == "SAME" and min(w.shape[2:]) >= 16
-
-
-def _tile_rows(x):
-    return len(x) * -(-x.shape[1] // 4)
-
-
-def _tile_columns(x):
-    return -(-x.shape[2] // 4)
-
-
-def _tiles(x):
-    return _tile_rows(x) * _tile_columns(x)
+def _tiles(y):
+    """(rows, columns) of the 4 x 4 tiles of y (N, OH, OW, K), images one below the other."""
+    return len(y) * -(-y.shape[1] // 4), -(-y.shape[2] // 4)

@@ -1,4 +1,5 @@
-// The GPU's kernels: the same names and arguments as in kernels.py, compiled for `real` = float or double.
+// The GPU's kernels, compiled for `real` = float or double. What is one kernel on the CPU too has the same name there and
+// its arrays in the same order, then the sizes, which NumPy's arrays bring along; a convolution is several kernels here.
 //
 // Arrays are (N, H, W, C), channels fastest. Every kernel is in gather form: a thread computes whole elements of the
 // output, reads what it needs, and nobody else writes there. So there are no atomics, and every sum has a fixed order.
@@ -110,46 +111,37 @@ extern "C" __global__ void add_bias(real* y, const real* b, int K, long long n) 
 
 struct Pool { int N, H, W, C, OH, OW, kh, kw, sh, sw, top, left; };
 
-// The first maximum of channel k of the window whose corner is (h, v), its index in the window in `where`, and the
-// index of the window's first element inside the image in `first`; padding never wins.
-template <int KH, int KW>
-__device__ real pool_window(const real* image, const Pool& p, int h, int v, int k, int& where, int& first) {
-    first = where = 0;
-    if (KH && h >= 0 && v >= 0 && h + KH <= p.H && v + KW <= p.W) {
-        const real* corner = image + (h * p.W + v) * p.C + k;
-        real values[KH * KW + 1], best;
+// An element as it is compared: of x itself, or, with `rectify`, what bias and ReLU make of the convolution's output. In
+// exact numbers the maximum commutes with both; but as they are rounded, elements that differ may tie after the bias.
+__device__ real element(real x, real bias, bool rectify) { return !rectify ? x : x + bias <= 0 ? 0 : x + bias; }
+
+// The first maximum of elements i0 <= i < i1, j0 <= j < j1 of a window, and its index in the window in `where`.
+__device__ real first_maximum(const real* corner, const Pool& p, int i0, int i1, int j0, int j1, int kw, real bias,
+                              bool rectify, int& where) {
+    real best = element(corner[(i0 * p.W + j0) * p.C], bias, rectify);
+    where = i0 * kw + j0;
 #pragma unroll
-        for (int i = 0; i < KH * KW; ++i) values[i] = corner[(i / KW * p.W + i % KW) * p.C];
-        best = values[0];
-#pragma unroll
-        for (int i = 1; i < KH * KW; ++i)
-            if (values[i] > best) best = values[i], where = i;
-        return best;
-    }
-    int i0 = h < 0 ? -h : 0, i1 = h + p.kh > p.H ? p.H - h : p.kh;
-    int j0 = v < 0 ? -v : 0, j1 = v + p.kw > p.W ? p.W - v : p.kw;
-    where = first = i0 * p.kw + j0;
-    real best = image[((h + i0) * p.W + v + j0) * p.C + k];
     for (int i = i0; i < i1; ++i)
+#pragma unroll
         for (int j = j0; j < j1; ++j) {
-            real value = image[((h + i) * p.W + v + j) * p.C + k];
-            if (value > best) best = value, where = i * p.kw + j;
+            real value = element(corner[(i * p.W + j) * p.C], bias, rectify);
+            if (value > best) best = value, where = i * kw + j;
         }
     return best;
 }
 
+// Padding never wins: a window that hangs over the border is cut.
 template <int KH, int KW, int SH, int SW>
-__device__ void pool_row(const real* x, const real* b, real* y, unsigned char* switches, const Pool& p, int q) {
-    int k = q % p.C, v = q / p.C * p.sw - p.left, where, first;
+__device__ void pool_row(const real* x, const real* b, bool rectify, real* y, unsigned char* switches, const Pool& p,
+                         int q) {
+    int k = q % p.C, v = q / p.C * p.sw - p.left, j0 = max(-v, 0), j1 = min(p.W - v, p.kw), where;
+    real bias = rectify ? b[k] : 0;
     FOR_ROWS(row, p.N * p.OH) {
-        const real* image = x + (long long)(row / p.OH) * p.H * p.W * p.C;
-        real a = pool_window<KH, KW>(image, p, row % p.OH * p.sh - p.top, v, k, where, first);
+        int h = row % p.OH * p.sh - p.top, i0 = max(-h, 0), i1 = min(p.H - h, p.kh);
+        const real* corner = x + ((row / p.OH * p.H + h) * (long long)p.W + v) * p.C + k;
         long long out = (long long)row * p.OW * p.C + q;
-        if (b) {
-            a += b[k];
-            if (a <= 0) a = 0, where = first;  // a window that the ReLU turned off is all zeros
-        }
-        y[out] = a;
+        if (KH && i1 - i0 == KH && j1 - j0 == KW) y[out] = first_maximum(corner, p, 0, KH, 0, KW, KW, bias, rectify, where);
+        else y[out] = first_maximum(corner, p, i0, i1, j0, j1, p.kw, bias, rectify, where);
         switches[out] = where;
     }
 }
@@ -158,26 +150,31 @@ extern "C" __global__ void maxpool2d(const real* x, real* y, unsigned char* swit
                                      int OH, int OW, int kh, int kw, int sh, int sw, int top, int left) {
     int q = blockIdx.x * blockDim.x + threadIdx.x;
     Pool p = {N, H, W, C, OH, OW, kh, kw, sh, sw, top, left};
-    if (q < OW * C) FOR_USUAL_WINDOWS(pool_row, x, (const real*)0, y, switches, p, q);
+    if (q < OW * C) FOR_USUAL_WINDOWS(pool_row, x, 0, false, y, switches, p, q);
 }
 
-// Pool a convolution's output, then bias and ReLU: the maximum commutes with both.
+// Pool what bias and ReLU make of a convolution's output.
 extern "C" __global__ void pool_image(const real* conv, const real* b, real* y, unsigned char* switches, int N, int H,
                                       int W, int C, int OH, int OW, int kh, int kw, int sh, int sw, int top, int left) {
     int q = blockIdx.x * blockDim.x + threadIdx.x;
     Pool p = {N, H, W, C, OH, OW, kh, kw, sh, sw, top, left};
-    if (q < OW * C) FOR_USUAL_WINDOWS(pool_row, conv, b, y, switches, p, q);
+    if (q < OW * C) FOR_USUAL_WINDOWS(pool_row, conv, b, true, y, switches, p, q);
 }
 
 // A thread owns the sh x sw pixels that start where a window starts. They are covered by that window and by those a few
 // strides before it, the same for all of them: pixel (i, j) stands in the window d, e strides before at place
-// (i + d sh, j + e sw), and collects the window's value if its switch says so.
+// (i + d sh, j + e sw), and collects the window's value if its switch says so. The p.N signals dy are several for each of
+// the `images` that the switches are of: signal n is of image n % images.
 template <int KH, int KW, int SH, int SW>
-__device__ void unpool_row(const real* dy, const unsigned char* switches, real* dx, const Pool& p, int q, int blocks) {
+__device__ void unpool_row(const real* dy, const unsigned char* switches, real* dx, int images, const Pool& p, int q,
+                           int blocks) {
     const int kh = KH ? KH : p.kh, kw = KW ? KW : p.kw, sh = SH ? SH : p.sh, sw = SW ? SW : p.sw;
     int k = q % p.C, c = q / p.C;
     FOR_ROWS(row, p.N * blocks) {
         int n = row / blocks, r = row % blocks;
+        long long size = p.OH * p.OW * p.C;
+        const real* signal = dy + n * size + k;
+        const unsigned char* place = switches + n % images * size + k;
 #pragma unroll
         for (int i = 0; i < sh; ++i)
 #pragma unroll
@@ -189,8 +186,8 @@ __device__ void unpool_row(const real* dy, const unsigned char* switches, real* 
 #pragma unroll
                     for (int e = 0; j + e * sw < kw; ++e) {
                         if (r - d < 0 || r - d >= p.OH || c - e < 0 || c - e >= p.OW) continue;
-                        long long at = (((long long)n * p.OH + r - d) * p.OW + c - e) * p.C + k;
-                        if (switches[at] == (i + d * sh) * kw + j + e * sw) sum += dy[at];
+                        int at = ((r - d) * p.OW + c - e) * p.C;
+                        if (place[at] == (i + d * sh) * kw + j + e * sw) sum += signal[at];
                     }
                 if (h >= 0 && h < p.H && v >= 0 && v < p.W) dx[((n * (long long)p.H + h) * p.W + v) * p.C + k] = sum;
             }
@@ -198,12 +195,12 @@ __device__ void unpool_row(const real* dy, const unsigned char* switches, real* 
 }
 
 extern "C" __global__ void unpool2d(const real* __restrict__ dy, const unsigned char* __restrict__ switches,
-                                    real* __restrict__ dx, int N, int H, int W, int C, int OH, int OW,
+                                    real* __restrict__ dx, int images, int N, int H, int W, int C, int OH, int OW,
                                     int kh, int kw, int sh, int sw, int top, int left) {
     int q = blockIdx.x * blockDim.x + threadIdx.x;
     Pool p = {N, H, W, C, OH, OW, kh, kw, sh, sw, top, left};
     int across = (W + left + sw - 1) / sw, down = (H + top + sh - 1) / sh;
-    if (q < across * C) FOR_USUAL_WINDOWS(unpool_row, dy, switches, dx, p, q, down);
+    if (q < across * C) FOR_USUAL_WINDOWS(unpool_row, dy, switches, dx, images, p, q, down);
 }
 
 extern "C" __global__ void unpool2d_repeat(const real* dy, real* dx, int N, int H, int W, int C, int OH, int OW,
@@ -288,13 +285,14 @@ __device__ void transform(const real* d, real* out) {
     for (int i = 0; i < T::out; ++i) T::apply(half + i * T::in, out + i * T::out);
 }
 
-// points (36, N*th*tw, C) of the T::in x T::in windows of x (N, H, W, C) whose corners are at (4 r - before, 4 c - before)
+// points (36, N*th*tw, C) of the T::in x T::in windows of x (N, H, W, C) whose corners are at (4 r - top, 4 c - left), one
+// for each of the th x tw tiles of the convolution's output
 template <class T>
-__device__ void to_points(const real* x, real* points, int N, int H, int W, int C, int before) {
-    int th = (H + 3) / 4, tw = (W + 3) / 4, q = blockIdx.x * blockDim.x + threadIdx.x, k = q % C, c = q / C;
+__device__ void to_points(const real* x, real* points, int N, int H, int W, int C, int OH, int OW, int top, int left) {
+    int th = (OH + 3) / 4, tw = (OW + 3) / 4, q = blockIdx.x * blockDim.x + threadIdx.x, k = q % C, c = q / C;
     if (q >= tw * C) return;
     FOR_ROWS(row, N * th) {
-        int n = row / th, h = row % th * 4 - before, v = c * 4 - before;
+        int n = row / th, h = row % th * 4 - top, v = c * 4 - left;
         const real* image = x + (long long)n * H * W * C + k;
         real d[T::in * T::in], out[36];
 #pragma unroll
@@ -311,12 +309,13 @@ __device__ void to_points(const real* x, real* points, int N, int H, int W, int 
     }
 }
 
-extern "C" __global__ void winograd_input(const real* x, real* points, int N, int H, int W, int C) {
-    to_points<Input>(x, points, N, H, W, C, 1);
+extern "C" __global__ void winograd_input(const real* x, real* points, int N, int H, int W, int C, int OH, int OW,
+                                          int top, int left) {
+    to_points<Input>(x, points, N, H, W, C, OH, OW, top, left);
 }
 
 extern "C" __global__ void winograd_signal(const real* dy, real* points, int N, int H, int W, int C) {
-    to_points<Signal>(dy, points, N, H, W, C, 0);
+    to_points<Signal>(dy, points, N, H, W, C, H, W, 0, 0);
 }
 
 // y (N, H, W, C) from its points (36, N*th*tw, C)
@@ -373,8 +372,13 @@ extern "C" __global__ void relu(const real* x, real* y, long long n) {
     FOR_EACH(i, n) y[i] = x[i] <= 0 ? 0 : x[i];  // NaN stays NaN, to be seen in the loss
 }
 
-extern "C" __global__ void relu_backward(const real* dy, const real* y, real* dx, int mask, int rectify, long long n) {
-    FOR_EACH(i, n) dx[i] = (y[i] > 0 || !mask) && (dy[i] > 0 || !rectify) ? dy[i] : 0;
+// dy and dx (signals, n), y (n)
+extern "C" __global__ void relu_backward(const real* dy, const real* y, real* dx, int mask, int rectify, int signals,
+                                         long long n) {
+    FOR_ROWS(s, signals) FOR_EACH(i, n) {
+        real signal = dy[s * n + i];
+        dx[s * n + i] = (y[i] > 0 || !mask) && (signal > 0 || !rectify) ? signal : 0;
+    }
 }
 
 extern "C" __global__ void multiply(const real* a, const real* b, real* out, long long n) {
@@ -420,18 +424,8 @@ extern "C" __global__ void column_sums(const real* a, real* sums, long long rows
     }
 }
 
-// p (N, K) = softmax of each row, shifted by its maximum so that it never overflows.
-extern "C" __global__ void softmax(const real* logits, real* p, int N, int K) {
-    FOR_EACH(n, N) {
-        const real* z = logits + n * K;
-        real top = z[0], sum = 0;
-        for (int k = 1; k < K; ++k) top = z[k] > top ? z[k] : top;
-        for (int k = 0; k < K; ++k) sum += p[n * K + k] = exp(z[k] - top);
-        for (int k = 0; k < K; ++k) p[n * K + k] /= sum;
-    }
-}
-
-// losses (N,): each row's share of the mean of -log p[label]; dlogits (N, K): the gradient of that mean.
+// losses (N,): each row's share of the mean of -log p[label], p the row's softmax, shifted by its maximum so that it never
+// overflows; dlogits (N, K): the gradient of that mean.
 extern "C" __global__ void softmax_cross_entropy(const real* logits, const long long* labels, real* dlogits,
                                                  real* losses, int N, int K) {
     FOR_EACH(n, N) {
@@ -447,12 +441,12 @@ extern "C" __global__ void softmax_cross_entropy(const real* logits, const long 
 // -- optimizers ------------------------------------------------------------------------------------------------------
 
 extern "C" __global__ void adam_step(real* p, const real* g, real* m, real* v, real rate, real gain1, real gain2,
-                                     real correction2, real eps, real keep, long long n) {
+                                     real correction2, real eps, real shrink, long long n) {
     FOR_EACH(i, n) {
         real m1 = m[i] + gain1 * (g[i] - m[i]), v1 = v[i] + gain2 * (g[i] * g[i] - v[i]);
         m[i] = m1;
         v[i] = v1;
-        p[i] = p[i] * keep - rate * m1 / (sqrt(v1 * correction2) + eps);
+        p[i] = p[i] * shrink - rate * m1 / (sqrt(v1 * correction2) + eps);
     }
 }
 

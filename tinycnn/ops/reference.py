@@ -9,11 +9,21 @@ transpose of im2col (col2im adds where windows overlap), and dw = cols' dy.
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from .geometry import windows
+
+
+class Algorithms(NamedTuple):
+    """Which algorithm serves a convolution's block, in words: forward, its weights' gradient, its input's, and why."""
+
+    forward: str
+    weights: str
+    data: str
+    why: str
 
 
 class Ops:
@@ -236,22 +246,18 @@ class Ops:
 
     # -- loss and optimizers -----------------------------------------------------------------------------------
 
-    def softmax(self, logits):
-        """Softmax along the last axis, shifted by the maximum so that it never overflows."""
-        e = np.exp(logits - logits.max(-1, keepdims=True))
-        return e / e.sum(-1, keepdims=True)
-
     def softmax_cross_entropy(self, logits, labels, loss=None):
-        """(mean of -log p[label], its gradient with respect to the logits (N, classes)).
+        """(mean of -log p[label], its gradient with respect to the logits (N, classes)); p is the logits' softmax.
 
         The mean is a number, or `loss`, an array of one element: a device need not wait for it to be read.
         """
         rows = np.arange(len(logits))
-        shifted = logits - logits.max(1, keepdims=True)
-        logsum = np.log(np.exp(shifted).sum(1))
-        dlogits = self.softmax(logits)
+        shifted = logits - logits.max(1, keepdims=True)  # so that the softmax never overflows
+        e = np.exp(shifted)
+        total = e.sum(1)
+        dlogits = e / total[:, None]
         dlogits[rows, labels] -= 1
-        mean = float((logsum - shifted[rows, labels]).mean())
+        mean = float((np.log(total) - shifted[rows, labels]).mean())
         if loss is not None:
             loss[0] = mean
         return mean if loss is None else loss, dlogits / self.dtype.type(len(logits))
@@ -302,6 +308,15 @@ def col2im(cols, shape, kernel, stride, padding):
         for j in range(kw):
             padded[i : i + OH * sh : sh, j : j + OW * sw : sw] += cols[:, :, i, j]
     return padded[top : top + H, left : left + W]
+
+
+def adam_constants(dtype, lr, beta1, beta2, eps, t, decay):
+    """(rate, gain1, gain2, correction2, eps, shrink) of `adam_step`, as kernels take them: all that t decides, decided.
+
+    m += gain1 (g - m);  v += gain2 (g g - v);  p = shrink p - rate m / (sqrt(correction2 v) + eps).
+    """
+    constants = (lr / (1 - beta1**t), 1 - beta1, 1 - beta2, 1 / (1 - beta2**t), eps, 1 - lr * decay)
+    return tuple(map(np.dtype(dtype).type, constants))
 
 
 def mirrored(i, size):
