@@ -91,17 +91,9 @@ def read_header(path):
 
 
 def load_network(path, backend="auto"):
-    """Return the network in `path`.
+    """Return the network in `path` on a backend.
 
-    Parameters
-    ----------
-    path : str or Path
-    backend : "auto", "reference", "cpu" or "gpu"
-
-    Raises
-    ------
-    InputError
-        As `read`, or tensors that do not fit the layers, by name and shape.
+    Raises InputError as `read` does, and for tensors that do not fit the layers, by name and shape.
     """
     header, tensors = read(path)
     specs = []

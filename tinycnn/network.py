@@ -7,8 +7,7 @@
     trace = net.forward(x, work=work)                        the same in fused blocks, for pictures (walk.py)
     largest = net.backward_each(trace)                          the largest signal that any class sends back
 
-Gradient, deconvnet and guided backprop are the same walk back through the same caches; only the ReLU differs
-(rules.py). Many traces of one network may be alive at once: nothing is stored in it but its parameters.
+Many traces of one network may be alive at once: nothing is stored in it but its parameters.
 """
 
 import contextlib
