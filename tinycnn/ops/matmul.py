@@ -14,8 +14,8 @@ ROWS = 256  # of a matrix that are packed together: 16 kB of float32 for each LA
 
 
 @njit
-def multiply(a, a0, ai, ak, b, b0, bk, c, c0, ci, m, n, k, keep):
-    """c (m, n) = a (m, k) b (k, n), plus c if `keep`; n is a multiple of LANES.
+def multiply(a, a0, ai, ak, b, b0, bk, c, c0, ci, m, n, k, onto):
+    """c (m, n) = a (m, k) b (k, n), or c += a b if `onto`; n is a multiple of LANES.
 
     Element (i, j) of a is a[a0 + i * ai + j * ak]; rows of b and c are bk and ci apart.
     """
@@ -24,13 +24,13 @@ def multiply(a, a0, ai, ak, b, b0, bk, c, c0, ci, m, n, k, keep):
         while i < m:
             o, to, left = a0 + i * ai, c0 + i * ci + j, m - i
             if left >= 6 and left != 8:
-                products6(a, o, ai, ak, b, b0 + j, bk, c, to, ci, k, keep)
+                products6(a, o, ai, ak, b, b0 + j, bk, c, to, ci, k, onto)
                 i += 6
             elif left >= 4:
-                products4(a, o, ai, ak, b, b0 + j, bk, c, to, ci, k, keep)
+                products4(a, o, ai, ak, b, b0 + j, bk, c, to, ci, k, onto)
                 i += 4
             else:
-                products1(a, o, ai, ak, b, b0 + j, bk, c, to, ci, k, keep)
+                products1(a, o, ai, ak, b, b0 + j, bk, c, to, ci, k, onto)
                 i += 1
 
 
