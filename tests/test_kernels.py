@@ -42,7 +42,6 @@ def pool(size, rectify, ties, slack, down=10**6, right=10**6):
 
 def cases():
     yield simd.add_window, {"image": array(), "at": 3, "width": 70, "window": array(), "w": 5, "rows": 4, "length": 32}
-    yield simd.deal, {"row": array(), "r": 3, "out": array(), "o": 2, "step": 50, "count": 4}
     for rows, loop in ((1, simd.products1), (4, simd.products4), (6, simd.products6)):
         for onto in (False, True):
             yield loop, {**PRODUCTS, "onto": onto, "rows": rows}

@@ -15,18 +15,13 @@ def copy_window(x, n, r, c, kh, kw, out, o):
     H, W, C = x.shape[1:]
     flat, j0, j1 = x.reshape(-1), min(max(0, -c), kw), max(0, min(kw, W - c))
     for i in range(kh):
-        to, h = o + i * kw * C, r + i
-        if h < 0 or h >= H:
-            for q in range(kw * C):
-                out[np.uintp(to) + np.uintp(q)] = 0
-            continue
-        for q in range(j0 * C):
-            out[np.uintp(to) + np.uintp(q)] = 0
-        source, begin = np.uintp(((n * H + h) * W + c + j0) * C), np.uintp(to + j0 * C)
-        for q in range((j1 - j0) * C):
-            out[begin + np.uintp(q)] = flat[source + np.uintp(q)]
-        for q in range(j1 * C, kw * C):
-            out[np.uintp(to) + np.uintp(q)] = 0
+        to, h = np.uintp(o + i * kw * C), r + i
+        for q in range(kw * C):
+            out[to + np.uintp(q)] = 0
+        if 0 <= h < H:
+            source, to = np.uintp(((n * H + h) * W + c + j0) * C), to + np.uintp(j0 * C)
+            for q in range((j1 - j0) * C):
+                out[to + np.uintp(q)] = flat[source + np.uintp(q)]
 
 
 @njit
@@ -58,19 +53,8 @@ def pool_image(x, b, rectify, slack, near, y, switches, n, pool):
             if kh == kw and kh <= 3 and h >= 0 and v >= 0:
                 row, o, to = W * width, (h * W + v) * width, ((n * OH + r) * OW + c) * K
                 down, right = min(kh - 1, H - 1 - h) * row, min(kw - 1, W - 1 - v) * width
-                if kh == 1:
-                    found = pool1(
-                        flat, o, row, down, width, right, b, 0, rectify, slack, 0, pooled, to, switched, to, K
-                    )  # fmt: skip
-                elif kh == 2:
-                    found = pool2(
-                        flat, o, row, down, width, right, b, 0, rectify, slack, 0, pooled, to, switched, to, K
-                    )  # fmt: skip
-                else:
-                    found = pool3(
-                        flat, o, row, down, width, right, b, 0, rectify, slack, 0, pooled, to, switched, to, K
-                    )  # fmt: skip
-                near[r, c] = found
+                args = (flat, o, row, down, width, right, b, 0, rectify, slack, 0, pooled, to, switched, to, K)
+                near[r, c] = pool1(*args) if kh == 1 else pool2(*args) if kh == 2 else pool3(*args)
                 continue
             near[r, c] = slack[0] >= 0
             i0, i1, j0, j1 = max(0, -h), min(kh, H - h), max(0, -v), min(kw, W - v)

@@ -31,7 +31,7 @@ class Ops(reference.Ops):
     late_products = True
     FROM_REFERENCE = (  # few and small, or no arithmetic: NumPy is as good
         "asarray", "put", "take", "from_images", "to_numpy", "contiguous", "zeros", "dropout_mask", "multiply",
-        "column_sums", "softmax", "softmax_cross_entropy",
+        "column_sums", "relu", "softmax", "softmax_cross_entropy",
     )  # fmt: skip
 
     def empty(self, shape, dtype):
@@ -75,20 +75,20 @@ class Ops(reference.Ops):
         return y, switches
 
     def unpool2d(self, dy, switches, shape, window, stride, padding="SAME", how="switches"):
-        _, _, top, left = windows(shape[1:], window, stride, padding)
-        dx = np.empty(shape, dy.dtype)
+        _, H, W, _ = shape
+        OH, OW, top, left = windows((H, W), window, stride, padding)
         if how == "repeat":
-            run(kernels.unpool2d_repeat, dy, dx, *stride, top, left)
-        elif how == "center":
-            run(kernels.unpool2d_center, dy, dx, *window, *stride, top, left)
-        else:
-            run(kernels.unpool2d, dy, switches, dx, *window, *stride, top, left)
+            r, c = (np.arange(H) + top) // stride[0], (np.arange(W) + left) // stride[1]
+            inside = (r < OH)[:, None, None] & (c < OW)[:, None]
+            return np.where(inside, dy[:, r.clip(max=OH - 1)[:, None], c.clip(max=OW - 1)], self.dtype.type(0))
+        if how == "center":  # as if all maxima stood there
+            r, c = np.arange(OH) * stride[0] - top, np.arange(OW) * stride[1] - left
+            i, j = (r + (window[0] - 1) // 2).clip(0, H - 1) - r, (c + (window[1] - 1) // 2).clip(0, W - 1) - c
+            switches = np.empty(dy.shape, np.uint8)
+            switches[...] = (i[:, None] * window[1] + j)[..., None]
+        dx = np.empty(shape, dy.dtype)
+        run(kernels.unpool2d, dy, switches, dx, *window, *stride, top, left)
         return dx
-
-    def relu(self, x):
-        y = np.empty_like(x)
-        run(kernels.relu, x.reshape(-1), y.reshape(-1), size=x.size)
-        return y
 
     def relu_backward(self, dy, y, mask=True, rectify=False):
         dx = np.empty_like(dy)
@@ -136,10 +136,8 @@ class Ops(reference.Ops):
         OH, OW, corner, pool = _corners(x.shape[1:], w.shape, block)
         y = work("y", (len(x), OH, OW, w.shape[3]), x.dtype)
         switches = work("switches", y.shape, np.uint8)
-        if way == "thin":
-            thin.forward(x, w, b, y, switches, corner, pool, work)
-        else:
-            winograd.forward(x, w, b, y, switches, corner, pool, work, exact)
+        args = (x, w, b, y, switches, corner, pool, work)
+        thin.forward(*args) if way == "thin" else winograd.forward(*args, exact)
         return y, switches
 
     def conv_relu_pool_backward_weights(self, x, w, y, switches, dy, block, work):
@@ -153,9 +151,8 @@ class Ops(reference.Ops):
     def conv_relu_pool_backward_data(self, w, y, switches, dy, shape, block, mask, rectify, work, out=None):
         way = choose(shape, w.shape, block).data
         if way == "layers":
-            return super().conv_relu_pool_backward_data(
-                w, y, switches, dy, shape, block, mask, rectify, work, out
-            )  # fmt: skip
+            args = (w, y, switches, dy, shape, block, mask, rectify, work, out)
+            return super().conv_relu_pool_backward_data(*args)
         _, _, corner, pool = _corners(shape[1:], w.shape, block)
         dx = work("dx", (len(dy), *shape[1:]), dy.dtype) if out is None else out
         if way == "Winograd" and mask and not rectify and len(dy) == len(y):

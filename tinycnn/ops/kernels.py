@@ -148,45 +148,7 @@ def unpool2d(part, parts, dy, switches, dx, kh, kw, sh, sw, top, left):
                         out[k] += signal[k] if switch[k] == here else 0
 
 
-@kernel
-def unpool2d_repeat(part, parts, dy, dx, sh, sw, top, left):
-    N, OH, OW, C = dy.shape
-    H, W = dx.shape[1:3]
-    first, last = share(N * H, part, parts)
-    for row in range(first, last):
-        n, h = row // H, row % H
-        r = (h + top) // sh
-        for v in range(W):
-            c = (v + left) // sw
-            inside = r < OH and c < OW
-            for k in range(C):
-                dx[n, h, v, k] = dy[n, r, c, k] if inside else 0
-
-
-@kernel
-def unpool2d_center(part, parts, dy, dx, kh, kw, sh, sw, top, left):
-    N, OH, OW, C = dy.shape
-    H, W = dx.shape[1:3]
-    first, last = share(N, part, parts)
-    for n in range(first, last):
-        dx[n] = 0
-        for r in range(OH):
-            h = min(max(r * sh - top + (kh - 1) // 2, 0), H - 1)
-            for c in range(OW):
-                v = min(max(c * sw - left + (kw - 1) // 2, 0), W - 1)
-                for k in range(C):
-                    dx[n, h, v, k] += dy[n, r, c, k]
-
-
 # -- elementwise -----------------------------------------------------------------------------------------------------
-
-
-@kernel
-def relu(part, parts, x, y):
-    first, last = share(len(x), part, parts)
-    x, y = x[first:last], y[first:last]
-    for i in range(len(x)):
-        y[i] = 0 if x[i] <= 0 else x[i]  # NaN stays NaN, to be seen in the loss
 
 
 @kernel

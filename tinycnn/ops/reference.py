@@ -319,10 +319,7 @@ def col2im(cols, shape, kernel, stride, padding):
 
 
 def adam_constants(dtype, lr, beta1, beta2, eps, t, decay):
-    """(rate, gain1, gain2, correction2, eps, shrink) of `adam_step`, as kernels take them: all that t decides, decided.
-
-    m += gain1 (g - m);  v += gain2 (g g - v);  p = shrink p - rate m / (sqrt(correction2 v) + eps).
-    """
+    """(rate, gain1, gain2, correction2, eps, shrink): p = shrink p - rate m / (sqrt(correction2 v) + eps)."""
     constants = (lr / (1 - beta1**t), 1 - beta1, 1 - beta2, 1 / (1 - beta2**t), eps, 1 - lr * decay)
     return tuple(map(np.dtype(dtype).type, constants))
 

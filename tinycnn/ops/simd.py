@@ -114,28 +114,6 @@ def add_window(typingctx, image, at, width, window, w, rows, length):
     return signature, codegen
 
 
-@intrinsic
-def deal(typingctx, row, r, out, o, step, count):
-    """Copy the vectors of a row to places `step` apart.
-
-    >>> for v in range(count):
-    ...     out[o + v * step :][:LANES] = row[r + v * LANES :][:LANES]
-    """
-    signature = numba.void(row, int64, out, int64, int64, int64)
-
-    def codegen(context, builder, sig, args):
-        (row, out), (step, count) = pointers(context, builder, sig, args, 0, 2), args[4:]
-        real, item = element(context, sig)
-        vector = ir.VectorType(real, LANES)
-        with cgutils.for_range(builder, count) as part:
-            source = vector_at(builder, row, builder.mul(part.index, number(LANES)), vector)
-            target = vector_at(builder, out, builder.mul(part.index, step), vector)
-            builder.store(builder.load(source, align=item), target, align=item)
-        return context.get_dummy_value()
-
-    return signature, codegen
-
-
 def _products(rows):
     """Make `products1`, `products4`, `products6`: they differ in the number of `rows` of c that stay in registers."""
 
@@ -241,16 +219,11 @@ def _dots(rows, columns):
 
 def _total(builder, vector):
     """The sum of a vector's elements, half by half."""
-    size = vector.type.count
-    while size > 1:
-        size //= 2
-        undefined = ir.Constant(vector.type, ir.Undefined)
-        halves = (
-            ir.Constant(ir.VectorType(ir.IntType(32), size), list(range(first, first + size))) for first in (0, size)
-        )
-        low, high = (builder.shuffle_vector(vector, undefined, half) for half in halves)
-        vector = builder.fadd(low, high)
-    return builder.extract_element(vector, ir.Constant(ir.IntType(32), 0))
+    size, undefined = vector.type.count // 2, ir.Constant(vector.type, ir.Undefined)
+    if size == 0:
+        return builder.extract_element(vector, ir.Constant(ir.IntType(32), 0))
+    masks = (ir.Constant(ir.VectorType(ir.IntType(32), size), [*range(first, first + size)]) for first in (0, size))
+    return _total(builder, builder.fadd(*(builder.shuffle_vector(vector, undefined, mask) for mask in masks)))
 
 
 dots1, dots2 = _dots(1, 1), _dots(2, 4)

@@ -102,10 +102,10 @@ def backward_weights(x, w, y, switches, dy, corner, pool, work):
 
 @kernel
 def _backward_weights(
-    part, parts, padded, corners, gradients, counts, x, y, switches, dy, dws, dbs, band, kernel, corner, pool
+    part, parts, padded, corners, gradients, counts, x, y, switches, dy, dws, dbs, band, window, corner, pool
 ):
     (N, H, W, C), (OH, OW, K) = x.shape, dy.shape[1:]
-    (ch, cw), (kh, kw, sh, sw, top, left) = kernel, pool
+    (ch, cw), (kh, kw, sh, sw, top, left) = window, pool
     width, most, (rows, length) = (W + cw - 1) * C, corners.shape[1], dws.shape[2:]
     down, along, step = (VECTORS, LANES, width) if length == LANES else (1, BLOCK, LANES)
     offsets = np.empty(kh * kw, np.int64)
@@ -120,11 +120,11 @@ def _backward_weights(
             counts[:] = 0
             for r in range(r0, min(r0 + band, OH)):
                 for c in range(OW):
-                    window = (r * sh - top) * width + (c * sw - left) * C
+                    begin = (r * sh - top) * width + (c * sw - left) * C
                     value, d, switch = y[n, r, c], dy[n, r, c], switches[n, r, c]
                     for k in range(K):  # without a branch: what is not taken is overwritten by the next
                         to = np.uintp(k * most) + np.uintp(counts[k])
-                        corners[to], gradients[to] = window + offsets[switch[k]], d[k]
+                        corners[to], gradients[to] = begin + offsets[switch[k]], d[k]
                         counts[k] += value[k] > 0
                     for k in range(K):
                         db[k] += d[k] if value[k] > 0 else 0
@@ -204,9 +204,9 @@ def _rectify(signals, signal, units, channels, first, count, totals, factors, f)
 
 
 @njit
-def _end_row(back, start, h, kernel, corner, width, pixels, n, H, W, C):
+def _end_row(back, start, h, window, corner, width, pixels, n, H, W, C):
     """Move row h of the padded image n, to which no window adds any more, from the ring to its place."""
-    row = start + h % kernel[0] * width
+    row = start + h % window[0] * width
     if corner[0] <= h < H + corner[0]:
         o, to = np.uintp(row + corner[1] * C), np.uintp((n * H + h - corner[0]) * W * C)
         for q in range(W * C):
@@ -218,10 +218,10 @@ def _end_row(back, start, h, kernel, corner, width, pixels, n, H, W, C):
 @kernel
 def _backward_data(
     part, parts, back, units, channels, counts, factors, sums, totals,
-    w, y, switches, dy, dx, mask, rectify, kernel, length, corner, pool,
+    w, y, switches, dy, dx, mask, rectify, window, length, corner, pool,
 ):  # fmt: skip
     (N, OH, OW, K), (H, W, C) = y.shape, dx.shape[1:]
-    (ch, cw), (kh, kw, sh, sw, top, left) = kernel, pool
+    (ch, cw), (kh, kw, sh, sw, top, left) = window, pool
     group, size, P, width = back.shape[0], back.shape[1], w.shape[1], (W + cw - 1) * C
     longest = units.shape[1]
     S = len(dy) // N
@@ -269,8 +269,8 @@ def _backward_data(
                         add_window(back, o + turn * width, width, sums, s * P, ch - turn, length)
                         add_window(back, o, width, sums, s * P + (ch - turn) * length, turn, length)
                 for s in range(count_of_signals):
-                    _end_row(back, s * size, h, kernel, corner, width, pixels, (s0 + s) * N + n, H, W, C)
+                    _end_row(back, s * size, h, window, corner, width, pixels, (s0 + s) * N + n, H, W, C)
             h0 = h1
         for h in range(H, H + corner[0]):
             for s in range(count_of_signals):
-                _end_row(back, s * size, h, kernel, corner, width, pixels, (s0 + s) * N + n, H, W, C)
+                _end_row(back, s * size, h, window, corner, width, pixels, (s0 + s) * N + n, H, W, C)

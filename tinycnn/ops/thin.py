@@ -27,12 +27,12 @@ def forward(x, w, b, y, switches, corner, pool, work):
 
 
 @kernel
-def _forward(part, parts, conv, padded, x, w, b, y, switches, kernel, corner, pool):
+def _forward(part, parts, conv, padded, x, w, b, y, switches, window, corner, pool):
     """Windows are taken by four or six, and rows seldom end with the last of them. The rest overrun: they see the next
     row's first pixels, and write where the next row of conv begins, which is computed afterwards and overwrites them.
     Behind the last row both arrays have room for five.
     """
-    (N, H, W, C), (kh, kw) = x.shape, kernel
+    (N, H, W, C), (kh, kw) = x.shape, window
     _, L, K = w.shape
     width, weights = (W + kw - 1) * C, w.reshape(-1)
     offsets = np.empty(kh * L, np.int64)
