@@ -157,7 +157,7 @@ def _both_ways(formula, m, n):
     """Make a transform of a tile by a formula T of m numbers and n results: y (n, n) = T x T', x (m, m)."""
     once = rowwise(formula, m)
 
-    @njit
+    @njit(inline="always")
     def transform(x, x0, row, step, d, y, y0, y_row, y_step, length):
         """x[i, j] is `length` channels from x[x0 + i * row + j * step], y likewise; d holds n * m * step numbers."""
         once(x, x0, row, d, 0, m * step, m * step)
@@ -230,14 +230,14 @@ def _kernels(k):
     def weights_back(dU, size, dw):
         transform_back(dU, 0, n * size, size, np.empty(n * k * size, dU.dtype), dw, 0, k * size, size, size)
 
-    @njit
+    @njit(inline="always")
     def take_tile(x, g, r, c, tile, d, v, q):
         """v[q] (n^2, :C) = B' x B of the tile of image g at (r, c)."""
         C, width = x.shape[3], v.shape[2]
         src, base, row = locate(x, g, r, c, n, n, tile)
         to_points(src, base, row, C, d, v.reshape(-1), q * v.shape[1] * width, n * width, width, C)
 
-    @njit
+    @njit(inline="always")
     def put_tile(m, q, d, y, g, r, c, tile):
         """The 4 x 4 outputs of image g at (r, c) = A' m[q] A, as far as they lie inside."""
         H, W, K = y.shape[1:]
