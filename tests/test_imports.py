@@ -11,7 +11,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 FILES = sorted([*ROOT.glob("tinycnn/**/*.py"), *ROOT.glob("viz/**/*.py"), ROOT / "run_all.py"])
 OPTIONAL = {"cupy", "torch", "tensorflow", "jax", "captum", "dask", "distributed"}
-BACKENDS = {"reference", "cpu", "gpu", "kernels", "winograd", "thin", "sparse", "parallel", "matmul", "simd"}
+BACKENDS = {"reference", "cpu", "gpu", "kernels", "winograd", "thin", "sparse", "block", "exact", "parallel", "matmul",
+            "simd"}  # fmt: skip
 
 
 def imports(path):

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from tinycnn import InputError
 from tinycnn.gradcheck import numeric_gradient, relative_error
+from tinycnn.ops.geometry import Block
+from tinycnn.ops.workspace import Workspace
 
 # float32 rounds at 6e-8 and the sums here have up to some hundred terms; float64 leaves room for another order of sums
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
@@ -262,6 +264,52 @@ def test_moved_images_are_mirrored_at_their_border(ops):
         moved = wide[4 - down : 9 - down, 6 - right : 13 - right]
         expected = moved[:, ::-1] if flip else moved
         assert np.array_equal(np.round(255 * x[n]), expected), n
+
+
+def test_a_backend_names_what_it_takes_from_the_reference(backend):
+    """So that nothing new runs NumPy unseen."""
+    ops, contract = type(get_ops(backend, "float32")), type(get_ops("reference", "float32"))
+    if not hasattr(ops, "FROM_REFERENCE"):
+        pytest.skip("declares nothing: the reference itself")
+    methods = {name for name in vars(contract) if callable(getattr(contract, name)) and not name.startswith("_")}
+    assert {name for name in methods if getattr(ops, name) is getattr(contract, name)} == set(ops.FROM_REFERENCE)
+
+
+@pytest.mark.parametrize("shape, w_shape, stride, padding, expected", [
+    ((28, 28, 1), (5, 5, 1, 32), (1, 1), "SAME", ("thin", "sparse", "sparse")),
+    ((5, 16, 16, 96), (3, 3, 96, 96), (1, 1), "SAME", ("Winograd", "Winograd", "Winograd")),
+    ((16, 16, 96), (3, 3, 96, 96), (1, 1), ((0, 2), (2, 0)), ("Winograd", "Winograd", "Winograd")),
+    ((14, 14, 32), (5, 5, 32, 64), (1, 1), "SAME", ("Winograd", "sparse", "Winograd")),
+    ((14, 14, 32), (5, 5, 32, 1), (1, 1), "SAME", ("Winograd", "sparse", "sparse")),
+    ((14, 14, 32), (3, 5, 32, 64), (1, 1), "SAME", ("layers", "sparse", "sparse")),
+    ((28, 28, 1), (5, 5, 1, 32), (1, 1), "VALID", ("layers", "layers", "layers")),
+    ((28, 28, 1), (5, 5, 1, 32), (2, 2), "SAME", ("layers", "layers", "layers")),
+])  # fmt: skip
+def test_the_cpu_says_which_algorithm_serves_which_block(shape, w_shape, stride, padding, expected):
+    block = Block(stride, padding, (2, 2), (2, 2), "SAME")
+    *found, why = get_ops("cpu", "float32").algorithms(shape, w_shape, block)
+    assert tuple(found) == expected and why
+    assert get_ops("reference", "float32").algorithms(shape, w_shape, block).forward == "plain NumPy"
+
+
+@pytest.mark.parametrize("C, k", [(2, 5), (16, 3), (16, 5)])
+def test_a_block_may_be_padded_unevenly(C, k):
+    """As wide as SAME, but all on one side: forward and both ways back."""
+    cpu, reference, rng = get_ops("cpu", "float64"), get_ops("reference", "float64"), np.random.default_rng(0)
+    x, w, b = rng.standard_normal((3, 9, 11, C)), rng.standard_normal((k, k, C, 17)), rng.standard_normal(17)
+    block = Block((1, 1), ((0, k - 1), (k - 1, 0)), (3, 3), (2, 2), "SAME")
+    y, switches = reference.conv_relu_pool(x, w, b, block, None)
+    dy, work = rng.standard_normal(y.shape), Workspace(cpu)
+    for exact in (False, True):
+        for a, e in zip(cpu.conv_relu_pool(x, w, b, block, work, exact), (y, switches)):
+            assert np.abs(a - e.astype(float)).max() < 1e-11
+    weights, data = (x, w, y, switches, dy, block), (w, y, switches, dy, x.shape, block)
+    for a, e in zip(cpu.conv_relu_pool_backward_weights(*weights, work),
+                    reference.conv_relu_pool_backward_weights(*weights, None)):  # fmt: skip
+        assert relative_error(a, e) < TOLERANCE["float64"]
+    for rule in ((True, False), (False, True)):
+        dx = cpu.conv_relu_pool_backward_data(*data, *rule, work)
+        assert relative_error(dx, reference.conv_relu_pool_backward_data(*data, *rule, None)) < TOLERANCE["float64"]
 
 
 @pytest.mark.parametrize("name, dtype", [("tpu", "float32"), ("cpu", "float16")])

@@ -1,4 +1,7 @@
-"""The primitives on a CPU: allocates outputs, works out geometry, and hands over to kernels.py and winograd.py."""
+"""The primitives on a CPU: Numba kernels. Here outputs are allocated and geometry is worked out.
+
+`choose` says which algorithm serves which block: thin.py, winograd.py, sparse.py, or the kernels of its layers.
+"""
 
 import math
 
@@ -7,9 +10,10 @@ import numpy as np
 from . import kernels, reference, sparse, thin, winograd
 from .geometry import windows
 from .parallel import PARTS, run
+from .reference import Algorithms, adam_constants
 from .simd import LANES, round_up, whole_vectors
 
-TILE = 1 << 16  # elements of cols that a tile may have: 256 kB of float32, half of a usual L2 cache
+COLS = 1 << 16  # elements of cols at a time: 256 kB of float32, half of a usual L2 cache
 LINE = 64  # bytes
 
 
@@ -25,6 +29,10 @@ class Ops(reference.Ops):
 
     name = "cpu"
     late_products = True
+    FROM_REFERENCE = (  # few and small, or no arithmetic: NumPy is as good
+        "asarray", "put", "take", "from_images", "to_numpy", "contiguous", "zeros", "dropout_mask", "multiply",
+        "column_sums", "relu", "softmax_cross_entropy",
+    )  # fmt: skip
 
     def empty(self, shape, dtype):
         """On a cache line's boundary: vectors that cross one cost up to a quarter of the speed."""
@@ -37,7 +45,7 @@ class Ops(reference.Ops):
         kh, kw, C, K = w.shape
         OH, OW, top, left = windows(x.shape[1:], (kh, kw), stride, padding)
         y = np.empty((len(x), OH, OW, K), x.dtype)
-        rows = min(OH, max(1, TILE // (OW * kh * kw * C)))
+        rows = min(OH, max(1, COLS // (OW * kh * kw * C)))
         run(kernels.conv2d, x, whole_vectors(w.reshape(-1, K)), b, y, kh, kw, *stride, top, left, rows)
         return y
 
@@ -46,7 +54,7 @@ class Ops(reference.Ops):
         _, _, top, left = windows(shape[1:], (kh, kw), stride, padding)
         dx = np.empty(shape, dy.dtype)
         bands = -(-PARTS // max(len(dy), 1))  # a batch smaller than PARTS is cut further, by image rows
-        rows = max(1, TILE // (dy.shape[2] * kh * kw * C))
+        rows = max(1, COLS // (dy.shape[2] * kh * kw * C))
         turned = whole_vectors(w.reshape(-1, K).T)
         run(kernels.conv2d_backward_data, dy, turned, dx, kh, kw, *stride, top, left, bands, rows)
         return dx
@@ -54,7 +62,7 @@ class Ops(reference.Ops):
     def conv2d_backward_weights(self, x, dy, shape, stride=(1, 1), padding="SAME"):
         kh, kw, C, K = shape
         OH, OW, top, left = windows(x.shape[1:], (kh, kw), stride, padding)
-        rows = min(OH, max(1, TILE // (OW * kh * kw * C)))
+        rows = min(OH, max(1, COLS // (OW * kh * kw * C)))
         dws, dbs = np.zeros((PARTS, kh * kw * C, round_up(K)), dy.dtype), np.zeros((PARTS, K), dy.dtype)
         run(kernels.conv2d_backward_weights, x, dy, dws, dbs, kh, kw, *stride, top, left, rows)
         return np.ascontiguousarray(dws.sum(0)[:, :K]).reshape(shape), dbs.sum(0)
@@ -67,20 +75,20 @@ class Ops(reference.Ops):
         return y, switches
 
     def unpool2d(self, dy, switches, shape, window, stride, padding="SAME", how="switches"):
-        _, _, top, left = windows(shape[1:], window, stride, padding)
-        dx = np.empty(shape, dy.dtype)
+        _, H, W, _ = shape
+        OH, OW, top, left = windows((H, W), window, stride, padding)
         if how == "repeat":
-            run(kernels.unpool2d_repeat, dy, dx, *stride, top, left)
-        elif how == "center":
-            run(kernels.unpool2d_center, dy, dx, *window, *stride, top, left)
-        else:
-            run(kernels.unpool2d, dy, switches, dx, *window, *stride, top, left)
+            r, c = (np.arange(H) + top) // stride[0], (np.arange(W) + left) // stride[1]
+            inside = (r < OH)[:, None, None] & (c < OW)[:, None]
+            return np.where(inside, dy[:, r.clip(max=OH - 1)[:, None], c.clip(max=OW - 1)], self.dtype.type(0))
+        if how == "center":  # as if all maxima stood there
+            r, c = np.arange(OH) * stride[0] - top, np.arange(OW) * stride[1] - left
+            i, j = (r + (window[0] - 1) // 2).clip(0, H - 1) - r, (c + (window[1] - 1) // 2).clip(0, W - 1) - c
+            switches = np.empty(dy.shape, np.uint8)
+            switches[...] = (i[:, None] * window[1] + j)[..., None]
+        dx = np.empty(shape, dy.dtype)
+        run(kernels.unpool2d, dy, switches, dx, *window, *stride, top, left)
         return dx
-
-    def relu(self, x):
-        y = np.empty_like(x)
-        run(kernels.relu, x.reshape(-1), y.reshape(-1), size=x.size)
-        return y
 
     def relu_backward(self, dy, y, mask=True, rectify=False):
         dx = np.empty_like(dy)
@@ -104,16 +112,12 @@ class Ops(reference.Ops):
         return dw, self.column_sums(dy)
 
     def dense_adam_step(self, p, x, dy, m, v, lr, beta1, beta2, eps, t, decay=0.0):
-        constants = self._adam_constants(lr, beta1, beta2, eps, t, decay)
+        constants = adam_constants(self.dtype, lr, beta1, beta2, eps, t, decay)
         run(kernels.dense_adam_step, x, _packed(dy), p, m, v, *constants, size=p.size)
 
     def adam_step(self, p, g, m, v, lr, beta1, beta2, eps, t, decay=0.0):
-        constants = self._adam_constants(lr, beta1, beta2, eps, t, decay)
+        constants = adam_constants(self.dtype, lr, beta1, beta2, eps, t, decay)
         run(kernels.adam_step, *(a.reshape(-1) for a in (p, g, m, v)), *constants, size=p.size)
-
-    def _adam_constants(self, lr, beta1, beta2, eps, t, decay):
-        constants = (lr / (1 - beta1**t), 1 - beta1, 1 - beta2, 1 / (1 - beta2**t), eps, 1 - lr * decay)
-        return map(self.dtype.type, constants)
 
     def sgd_step(self, p, g, v, lr, momentum):
         arrays = (a.reshape(-1) for a in (p, g, v))
@@ -122,45 +126,64 @@ class Ops(reference.Ops):
     def average(self, mean, p, rate):
         run(kernels.average, mean.reshape(-1), p.reshape(-1), self.dtype.type(rate), size=p.size)
 
+    def algorithms(self, shape, w_shape, block):
+        return choose(shape, w_shape, block)
+
     def conv_relu_pool(self, x, w, b, block, work, exact=False):
-        stride, padding, window, pool_stride, pool_padding = block
-        fast = thin if thin.applies(w, stride, padding) else winograd if winograd.applies(w, stride, padding) else None
-        if fast is None:
+        way = choose(x.shape, w.shape, block).forward
+        if way == "layers":
             return super().conv_relu_pool(x, w, b, block, work)
-        OH, OW, top, left = windows(x.shape[1:], window, pool_stride, pool_padding)
+        OH, OW, corner, pool = _corners(x.shape[1:], w.shape, block)
         y = work("y", (len(x), OH, OW, w.shape[3]), x.dtype)
         switches = work("switches", y.shape, np.uint8)
-        fast.forward(x, w, b, y, switches, (*window, *pool_stride, top, left), work, exact)
+        args = (x, w, b, y, switches, corner, pool, work)
+        thin.forward(*args) if way == "thin" else winograd.forward(*args, exact)
         return y, switches
 
     def conv_relu_pool_backward_weights(self, x, w, y, switches, dy, block, work):
-        stride, padding, window, pool_stride, pool_padding = block
-        if not sparse.applies(w, stride, padding):
+        way = choose(x.shape, w.shape, block).weights
+        if way == "layers":
             return super().conv_relu_pool_backward_weights(x, w, y, switches, dy, block, work)
-        _, _, top, left = windows(x.shape[1:], window, pool_stride, pool_padding)
-        way = winograd if self._filtered(w, stride, padding) and len(w) == 3 else sparse
-        return way.backward_weights(x, w, y, switches, dy, (*window, *pool_stride, top, left), work)
+        _, _, corner, pool = _corners(x.shape[1:], w.shape, block)
+        module = winograd if way == "Winograd" else sparse
+        return module.backward_weights(x, w, y, switches, dy, corner, pool, work)
 
     def conv_relu_pool_backward_data(self, w, y, switches, dy, shape, block, mask, rectify, work, out=None):
-        stride, padding, window, pool_stride, pool_padding = block
-        if not sparse.applies(w, stride, padding):
-            return super().conv_relu_pool_backward_data(
-                w, y, switches, dy, shape, block, mask, rectify, work, out
-            )  # fmt: skip
-        _, _, top, left = windows(shape[1:], window, pool_stride, pool_padding)
-        pool = (*window, *pool_stride, top, left)
+        way = choose(shape, w.shape, block).data
+        if way == "layers":
+            args = (w, y, switches, dy, shape, block, mask, rectify, work, out)
+            return super().conv_relu_pool_backward_data(*args)
+        _, _, corner, pool = _corners(shape[1:], w.shape, block)
         dx = work("dx", (len(dy), *shape[1:]), dy.dtype) if out is None else out
-        if self._filtered(w, stride, padding) and mask and not rectify and len(dy) == len(y):
-            winograd.backward_data(w, y, switches, dy, dx, pool, work)
+        if way == "Winograd" and mask and not rectify and len(dy) == len(y):
+            winograd.backward_data(w, y, switches, dy, dx, corner, pool, work)
         else:
-            sparse.backward_data(w, y, switches, dy, dx, pool, mask, rectify, work)
+            sparse.backward_data(w, y, switches, dy, dx, corner, pool, mask, rectify, work)
         return dx
-
-    @staticmethod
-    def _filtered(w, stride, padding):
-        """Whether Winograd's filtering is the way of a convolution: not for pixels, nor for the signal of one map."""
-        many = w.shape[3] >= LANES and not thin.applies(w, stride, padding)
-        return many and winograd.applies(w, stride, padding)
 
     def largest(self, dx, out):
         run(kernels.largest, dx, out, size=dx.size)
+
+
+def choose(shape, w_shape, block):
+    """Which algorithm serves a block of images (..., H, W, C) and weights (kh, kw, C, K); nobody else decides it."""
+    (H, W), (kh, kw, C, K) = shape[-3:-1], w_shape
+    if tuple(block.stride) != (1, 1) or windows((H, W), (kh, kw), (1, 1), block.padding)[:2] != (H, W):
+        return Algorithms("layers", "layers", "layers", "the output has not the input's size: as its layers, in turn")
+    if kw * C <= LANES:
+        why = f"a window's row, {kw} x {C} numbers, fits a vector: no im2col; back from each gradient to its window"
+        return Algorithms("thin", "sparse", "sparse", why)
+    if kh != kw or kh not in winograd.G:
+        why = f"{kh} x {kw}, not 3x3 or 5x5: as its layers; back from each gradient to its window"
+        return Algorithms("layers", "sparse", "sparse", why)
+    why = f"{kh}x{kh} at stride 1: minimal filtering; by other rules and for several signals sparse"
+    if K < LANES:
+        return Algorithms("Winograd", "sparse", "sparse", f"{why}, as from fewer than {LANES} maps")
+    return Algorithms("Winograd", "Winograd" if kh == 3 else "sparse", "Winograd", why)
+
+
+def _corners(shape, w_shape, block):
+    """(OH, OW, padding (top, left) of the convolution, windows of the pool as the kernels take them)."""
+    corner = windows(shape, w_shape[:2], block.stride, block.padding)[2:]
+    OH, OW, *pool_corner = windows(shape, block.window, block.pool_stride, block.pool_padding)
+    return OH, OW, corner, (*block.window, *block.pool_stride, *pool_corner)

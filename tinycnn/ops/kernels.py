@@ -10,9 +10,10 @@ over images are added up part by part in a fixed order.
 import numpy as np
 from numba import njit
 
+from .block import copy_window, pool_image
 from .matmul import ROWS, multiply, multiply_transposed, pack
 from .parallel import kernel
-from .simd import LANES, pool1, pool2, pool3
+from .simd import LANES
 
 FEW = 10  # images for which packing a matrix pays
 UNPACKED = 16  # rows of a matrix that fewer images are multiplied with at a time
@@ -31,27 +32,10 @@ def share(total, part, parts):
 @njit
 def im2col(x, n, r0, r1, kh, kw, sh, sw, top, left, OW, cols):
     """Rows r0 to r1 of output pixels of image n -> cols ((r1 - r0)*OW, kh*kw*C)."""
-    H, W, C = x.shape[1:]
-    flat = x.reshape(-1)
+    flat, length = cols.reshape(-1), kh * kw * x.shape[3]
     for r in range(r0, r1):
-        for i in range(kh):
-            h = r * sh - top + i
-            for c in range(OW):
-                row = cols[(r - r0) * OW + c]
-                o = i * kw * C
-                v = c * sw - left
-                if h < 0 or h >= H:
-                    for q in range(kw * C):
-                        row[np.uintp(o + q)] = 0
-                elif v >= 0 and v + kw <= W:
-                    src, to = np.uintp(((n * H + h) * W + v) * C), np.uintp(o)
-                    for q in range(kw * C):
-                        row[to + np.uintp(q)] = flat[src + np.uintp(q)]
-                else:
-                    for j in range(kw):
-                        inside = 0 <= v + j < W
-                        for a in range(C):
-                            row[o + j * C + a] = x[n, h, v + j, a] if inside else 0
+        for c in range(OW):
+            copy_window(x, n, r * sh - top, c * sw - left, kh, kw, flat, ((r - r0) * OW + c) * length)
 
 
 @kernel
@@ -135,55 +119,13 @@ def conv2d_backward_weights(part, parts, x, dy, dws, dbs, kh, kw, sh, sw, top, l
 # -- pooling ---------------------------------------------------------------------------------------------------------
 
 
-@njit
-def pool_image(x, b, rectify, slack, near, y, switches, n, kh, kw, sh, sw, top, left):
-    """Pool an image x (H, W, K or more) into y[n] and switches[n]; then, to `rectify`, bias and ReLU.
-
-    The maximum commutes with both. The first of equals wins, padding never; a window that the ReLU turns off is all
-    zeros, and its first place wins. The usual windows are kept in registers.
-
-    near (OH, OW) tells where rounding by `slack` might decide otherwise; below 0, it might nowhere.
-    """
-    H, W, width = x.shape
-    OH, OW, K = y.shape[1:]
-    flat, pooled, switched = x.reshape(-1), y.reshape(-1), switches.reshape(-1)
-    for r in range(OH):
-        for c in range(OW):
-            h, v = r * sh - top, c * sw - left
-            if kh == kw and kh <= 3 and h >= 0 and v >= 0:
-                row, corner, o = W * width, (h * W + v) * width, ((n * OH + r) * OW + c) * K
-                down, right = min(kh - 1, H - 1 - h) * row, min(kw - 1, W - 1 - v) * width
-                if kh == 1:
-                    close = pool1(flat, corner, row, down, width, right, b, rectify, slack, pooled, o, switched, o, K)
-                elif kh == 2:
-                    close = pool2(flat, corner, row, down, width, right, b, rectify, slack, pooled, o, switched, o, K)
-                else:
-                    close = pool3(flat, corner, row, down, width, right, b, rectify, slack, pooled, o, switched, o, K)
-                near[r, c] = close
-                continue
-            near[r, c] = slack >= 0
-            i0, i1, j0, j1 = max(0, -h), min(kh, H - h), max(0, -v), min(kw, W - v)
-            for k in range(K):
-                first = i0 * kw + j0
-                best, where = x[h + i0, v + j0, k], first
-                for i in range(i0, i1):
-                    for j in range(j0, j1):
-                        value = x[h + i, v + j, k]
-                        if value > best:
-                            best, where = value, i * kw + j
-                if rectify:
-                    best += b[k]
-                    if best <= 0:
-                        best, where = x.dtype.type(0), first
-                y[n, r, c, k], switches[n, r, c, k] = best, where
-
-
 @kernel
 def maxpool2d(part, parts, x, y, switches, kh, kw, sh, sw, top, left):
-    b, near, never = np.zeros(y.shape[3], x.dtype), np.empty(y.shape[1:3], np.bool_), x.dtype.type(-1)
+    b = np.full(y.shape[3], x.dtype.type(-0.0))  # which, added, leaves a zero's sign as it is
+    near, never = np.empty(y.shape[1:3], np.bool_), np.full(y.shape[3], x.dtype.type(-1))
     first, last = share(len(x), part, parts)
     for n in range(first, last):
-        pool_image(x[n], b, False, never, near, y, switches, n, kh, kw, sh, sw, top, left)
+        pool_image(x[n], b, False, never, near, y, switches, n, (kh, kw, sh, sw, top, left))
 
 
 @kernel
@@ -206,79 +148,7 @@ def unpool2d(part, parts, dy, switches, dx, kh, kw, sh, sw, top, left):
                         out[k] += signal[k] if switch[k] == here else 0
 
 
-@kernel
-def unpool2d_repeat(part, parts, dy, dx, sh, sw, top, left):
-    N, OH, OW, C = dy.shape
-    H, W = dx.shape[1:3]
-    first, last = share(N * H, part, parts)
-    for row in range(first, last):
-        n, h = row // H, row % H
-        r = (h + top) // sh
-        for v in range(W):
-            c = (v + left) // sw
-            inside = r < OH and c < OW
-            for k in range(C):
-                dx[n, h, v, k] = dy[n, r, c, k] if inside else 0
-
-
-@kernel
-def unpool2d_center(part, parts, dy, dx, kh, kw, sh, sw, top, left):
-    N, OH, OW, C = dy.shape
-    H, W = dx.shape[1:3]
-    first, last = share(N, part, parts)
-    for n in range(first, last):
-        dx[n] = 0
-        for r in range(OH):
-            h = min(max(r * sh - top + (kh - 1) // 2, 0), H - 1)
-            for c in range(OW):
-                v = min(max(c * sw - left + (kw - 1) // 2, 0), W - 1)
-                for k in range(C):
-                    dx[n, h, v, k] += dy[n, r, c, k]
-
-
-# -- the two ends of a fused block (winograd.py, thin.py, sparse.py) --------------------------------------------------
-
-
-@njit
-def pad_image(x, n, kh, kw, width, padded):
-    """Copy image n inside the border of zeros of the flat `padded`, rows of `width`; SAME's smaller half is before."""
-    H, W, C = x.shape[1:]
-    for h in range(H):
-        o = np.uintp((h + (kh - 1) // 2) * width + (kw - 1) // 2 * C)
-        for v in range(W):
-            for k in range(C):
-                padded[o + np.uintp(v * C + k)] = x[n, h, v, k]
-
-
-@njit
-def unpool_image(y, switches, dy, n, signal, g, db, kh, kw, sh, sw, top, left):
-    """signal[g] (H, W, K or more) = dy[n] put where the switches say, where the ReLU was on; its sum is added to db."""
-    OH, OW, K = dy.shape[1:]
-    W, width = signal.shape[2:]
-    offsets = np.empty(kh * kw, np.int64)
-    for s in range(kh * kw):
-        offsets[s] = (s // kw * W + s % kw) * width
-    image = signal[g].reshape(-1)
-    image[:] = 0
-    for r in range(OH):
-        for c in range(OW):
-            corner = ((r * sh - top) * W + c * sw - left) * width
-            value, d, switch = y[n, r, c], dy[n, r, c], switches[n, r, c]
-            for k in range(K):
-                if value[k] > 0:
-                    image[np.uintp(corner + offsets[switch[k]] + k)] += d[k]
-                    db[k] += d[k]
-
-
 # -- elementwise -----------------------------------------------------------------------------------------------------
-
-
-@kernel
-def relu(part, parts, x, y):
-    first, last = share(len(x), part, parts)
-    x, y = x[first:last], y[first:last]
-    for i in range(len(x)):
-        y[i] = 0 if x[i] <= 0 else x[i]  # NaN stays NaN, to be seen in the loss
 
 
 @kernel
@@ -286,8 +156,8 @@ def relu_backward(part, parts, dy, y, dx, mask, rectify):
     first, last = share(len(dy), part, parts)
     dy, y, dx = dy[first:last], y[first:last], dx[first:last]
     for i in range(len(dy)):
-        keep = (y[i] > 0 or not mask) and (dy[i] > 0 or not rectify)
-        dx[i] = dy[i] if keep else 0
+        passes = (y[i] > 0 or not mask) and (dy[i] > 0 or not rectify)
+        dx[i] = dy[i] if passes else 0
 
 
 @kernel
@@ -336,9 +206,8 @@ def dense(part, parts, x, w, partial):
 def dense_backward_data(part, parts, dy, w, dx):
     (N, U), I = dy.shape, len(w)
     first, last = share(I, part, parts)
-    multiply_transposed(
-        dy.reshape(-1), 0, U, w.reshape(-1), first * U, U, dx.reshape(-1), first, I, N, last - first, U
-    )  # fmt: skip
+    dy, w, dx = dy.reshape(-1), w.reshape(-1), dx.reshape(-1)
+    multiply_transposed(dy, 0, U, w, first * U, U, dx, first, I, N, last - first, U)
 
 
 @njit
@@ -371,7 +240,7 @@ def dense_backward_weights(part, parts, x, dy, dw):
 
 
 @kernel
-def dense_adam_step(part, parts, x, dy, p, m, v, rate, gain1, gain2, correction2, eps, keep):
+def dense_adam_step(part, parts, x, dy, p, m, v, rate, gain1, gain2, correction2, eps, shrink):
     """`adam_step` for g = x' dy, some rows at a time: the gradient is used up before it leaves the cache."""
     columns, U = len(dy) * LANES, p.shape[1]
     own, tile = np.empty(len(x) * INPUTS, x.dtype), np.empty(INPUTS * columns, x.dtype)
@@ -381,25 +250,25 @@ def dense_adam_step(part, parts, x, dy, p, m, v, rate, gain1, gain2, correction2
         _gradient(x, dy, i0, i1, own, tile)
         for i in range(i0, i1):
             row = (i - i0) * columns
-            _adam(p[i], tile[row : row + U], m[i], v[i], rate, gain1, gain2, correction2, eps, keep)
+            _adam(p[i], tile[row : row + U], m[i], v[i], rate, gain1, gain2, correction2, eps, shrink)
 
 
 # -- optimizers ------------------------------------------------------------------------------------------------------
 
 
 @kernel
-def adam_step(part, parts, p, g, m, v, rate, gain1, gain2, correction2, eps, keep):
+def adam_step(part, parts, p, g, m, v, rate, gain1, gain2, correction2, eps, shrink):
     first, last = share(len(p), part, parts)
     p, g, m, v = p[first:last], g[first:last], m[first:last], v[first:last]
-    _adam(p, g, m, v, rate, gain1, gain2, correction2, eps, keep)
+    _adam(p, g, m, v, rate, gain1, gain2, correction2, eps, shrink)
 
 
 @njit
-def _adam(p, g, m, v, rate, gain1, gain2, correction2, eps, keep):
+def _adam(p, g, m, v, rate, gain1, gain2, correction2, eps, shrink):
     for i in range(len(p)):
         m[i] += gain1 * (g[i] - m[i])
         v[i] += gain2 * (g[i] * g[i] - v[i])
-        p[i] = p[i] * keep - rate * m[i] / (np.sqrt(v[i] * correction2) + eps)
+        p[i] = p[i] * shrink - rate * m[i] / (np.sqrt(v[i] * correction2) + eps)
 
 
 @kernel

@@ -5,17 +5,18 @@ for the small and narrow products of these kernels it reaches half of this speed
 and strides.
 """
 
+import numpy as np
 from numba import njit
 
 from .parallel import kernel
-from .simd import LANES, deal, dots1, dots2, products1, products4, products6, round_up
+from .simd import LANES, dots1, dots2, products1, products4, products6
 
 ROWS = 256  # of a matrix that are packed together: 16 kB of float32 for each LANES columns
 
 
 @njit
-def multiply(a, a0, ai, ak, b, b0, bk, c, c0, ci, m, n, k, keep):
-    """c (m, n) = a (m, k) b (k, n), plus c if `keep`; n is a multiple of LANES.
+def multiply(a, a0, ai, ak, b, b0, bk, c, c0, ci, m, n, k, onto):
+    """c (m, n) = a (m, k) b (k, n), or c += a b if `onto`; n is a multiple of LANES.
 
     Element (i, j) of a is a[a0 + i * ai + j * ak]; rows of b and c are bk and ci apart.
     """
@@ -24,13 +25,13 @@ def multiply(a, a0, ai, ak, b, b0, bk, c, c0, ci, m, n, k, keep):
         while i < m:
             o, to, left = a0 + i * ai, c0 + i * ci + j, m - i
             if left >= 6 and left != 8:
-                products6(a, o, ai, ak, b, b0 + j, bk, c, to, ci, k, keep)
+                products6(a, o, ai, ak, b, b0 + j, bk, c, to, ci, k, onto)
                 i += 6
             elif left >= 4:
-                products4(a, o, ai, ak, b, b0 + j, bk, c, to, ci, k, keep)
+                products4(a, o, ai, ak, b, b0 + j, bk, c, to, ci, k, onto)
                 i += 4
             else:
-                products1(a, o, ai, ak, b, b0 + j, bk, c, to, ci, k, keep)
+                products1(a, o, ai, ak, b, b0 + j, bk, c, to, ci, k, onto)
                 i += 1
 
 
@@ -51,9 +52,12 @@ def multiply_transposed(a, a0, ai, b, b0, bj, c, c0, ci, m, n, k):
 def pack(b, r0, r1, packed, rows):
     """Copy b[r0:r1], LANES columns by LANES columns, to where each of them has its `rows` rows together."""
     flat, columns = b.reshape(-1), b.shape[1]
-    whole = columns // LANES * LANES
     for r in range(r0, r1):
-        deal(flat, r * columns, packed, (r - r0) * LANES, rows * LANES, columns // LANES)
-        rest = whole * rows + (r - r0) * LANES
-        for c in range(whole, round_up(columns)):
-            packed[rest + c - whole] = b[r, c] if c < columns else 0
+        for c in range(0, columns, LANES):
+            source, to, inside = np.uintp(r * columns + c), np.uintp(c * rows + (r - r0) * LANES), columns - c
+            if inside >= LANES:
+                for q in range(LANES):
+                    packed[to + np.uintp(q)] = flat[source + np.uintp(q)]
+            else:
+                for q in range(LANES):
+                    packed[to + np.uintp(q)] = flat[source + np.uintp(q)] if q < inside else 0

@@ -18,7 +18,7 @@ from .geometry import windows
 
 
 class Algorithms(NamedTuple):
-    """Which algorithm serves a convolution's block, in words: forward, its weights' gradient, its input's, and why."""
+    """What computes a block conv -> relu -> pool: forward, its two ways back, and why so, in words."""
 
     forward: str
     weights: str
@@ -160,6 +160,10 @@ class Ops:
 
     # -- conv -> relu -> pool as one block: the composition defines it, a backend may do better ------------------
 
+    def algorithms(self, shape, w_shape, block):
+        """The `Algorithms` of a block for images (..., H, W, C) and weights (kh, kw, C, K)."""
+        return Algorithms(*["plain NumPy"] * 3, "its layers, written to be read")
+
     def conv_relu_pool(self, x, w, b, block, work, exact=False):
         """(y, switches) of maxpool2d(relu(conv2d(x))), a `geometry.Block`; they may live in `work` until its next use.
 
@@ -197,12 +201,12 @@ class Ops:
 
     def relu_backward(self, dy, y, mask=True, rectify=False):
         """dx = dy * (y > 0 if mask) * (dy > 0 if rectify); y is the ReLU's output. See rules.py."""
-        keep = np.ones(dy.shape, bool)
+        passes = np.ones(dy.shape, bool)
         if mask:
-            keep &= y > 0
+            passes &= y > 0
         if rectify:
-            keep &= dy > 0
-        return np.where(keep, dy, self.dtype.type(0))
+            passes &= dy > 0
+        return np.where(passes, dy, self.dtype.type(0))
 
     def dropout_mask(self, shape, rate, rng):
         """Inverted dropout's factors: 0 with probability `rate`, else 1 / (1 - rate); the same in every backend.
@@ -311,10 +315,7 @@ def col2im(cols, shape, kernel, stride, padding):
 
 
 def adam_constants(dtype, lr, beta1, beta2, eps, t, decay):
-    """(rate, gain1, gain2, correction2, eps, shrink) of `adam_step`, as kernels take them: all that t decides, decided.
-
-    m += gain1 (g - m);  v += gain2 (g g - v);  p = shrink p - rate m / (sqrt(correction2 v) + eps).
-    """
+    """(rate, gain1, gain2, correction2, eps, shrink): p = shrink p - rate m / (sqrt(correction2 v) + eps)."""
     constants = (lr / (1 - beta1**t), 1 - beta1, 1 - beta2, 1 / (1 - beta2**t), eps, 1 - lr * decay)
     return tuple(map(np.dtype(dtype).type, constants))
 

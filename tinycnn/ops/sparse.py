@@ -2,29 +2,81 @@
 
 A 2x2 pool leaves a gradient at one convolution output in four, the ReLU at half of those. Each is one product of a
 number with a window: dw[k] += g * x[window] and dx[window] += g * w[k], whose rows of kw * C elements are contiguous.
-They are listed first, then summed in registers (simd.py): by filter for dw, by convolution output for dx. For dw of
-5x5 windows, and those of pixels, that is less work than any dense way; else Winograd's filtering (winograd.py) does
-better. Pictures need dx alone, by any rule, often of many signals through the same switches (a class each).
+They are listed first, then summed in registers: by filter for dw, by convolution output for dx. For dw of 5x5 windows,
+and those of pixels, that is less work than any dense way; else Winograd's filtering (winograd.py) does better. Pictures
+need dx alone, by any rule, often of many signals through the same switches (a class each). The deconvnet's rule leaves
+nothing out: its lists are full, and still right.
 """
 
+import llvmlite.ir as ir
+import numba
 import numpy as np
 from numba import njit
+from numba.extending import intrinsic
 
-from .kernels import pad_image, share
+from . import simd
+from .block import copy_window
+from .kernels import share
 from .parallel import PARTS, kernel, run, threads
-from .simd import BLOCK, LANES, VECTORS, add_rows, add_window, round_up, sum_rows
+from .simd import LANES, add_window, int64, number, round_up, vector_at
 
-SIGNALS = 1 << 16  # elements of the rows of images that a thread has at work: half of a usual L2 cache
+VECTORS = 5  # summed together: 10 of AVX2's 16 registers
+BLOCK = VECTORS * LANES
+CACHED = 1 << 16  # elements of the rows of images that a thread has at work: half of a usual L2 cache
 UNITS = 1 << 14  # pooled units that a thread has listed for dw
 
 
-def applies(w, stride, padding):
-    """Whether a convolution is one that this way back knows: stride 1, SAME."""
-    return tuple(stride) == (1, 1) and padding == "SAME"
+def _sums(onto):
+    """Make `sum_rows` and, which adds the sum `onto` what is there, `add_rows`."""
+
+    @intrinsic
+    def sums(typingctx, out, o, rows, r, step, chosen, first, apart, factors, f, places, p, count):
+        """Sum VECTORS vectors, `step` apart, of `count` chosen rows, each row times its factor, to out[o : o + BLOCK].
+
+        >>> for v in range(VECTORS):
+        ...     total = out[o + v * LANES :][:LANES]
+        ...     vectors = (rows[r + chosen[first + e] * apart + v * step :][:LANES] for e in range(count))
+        ...     products = (row * factors[f + places[p + e]] for e, row in enumerate(vectors))
+        ...     total[:] = sum(products, total.copy() if onto else 0)
+        """
+        signature = numba.void(
+            out, int64, rows, int64, int64, chosen, int64, int64, factors, int64, places, int64, int64
+        )  # fmt: skip
+
+        def codegen(context, builder, sig, args):
+            out, rows, chosen, factors, places = simd.pointers(context, builder, sig, args, 0, 2, 5, 8, 10)
+            step, apart, count = args[4], args[7], args[12]
+            real, item = simd.element(context, sig)
+            vector = ir.VectorType(real, LANES)
+            offsets = [builder.mul(step, number(v)) for v in range(VECTORS)]
+            results = [vector_at(builder, out, number(v * LANES), vector) for v in range(VECTORS)]
+            begin = [builder.load(result, align=item) if onto else simd.zero(vector) for result in results]
+
+            def add(e, totals):
+                row, place = (builder.sext(builder.load(builder.gep(a, [e])), simd.I64) for a in (chosen, places))
+                row, factor = builder.gep(rows, [builder.mul(row, apart)]), builder.load(builder.gep(factors, [place]))
+                factor = simd.spread(builder, factor, vector)
+                values = (builder.load(vector_at(builder, row, offset, vector), align=item) for offset in offsets)
+                products = (builder.fmul(value, factor, flags=simd.CONTRACT) for value in values)
+                return [builder.fadd(total, product, flags=simd.CONTRACT) for total, product in zip(totals, products)]
+
+            for result, value in zip(results, simd.sum_loop(builder, count, begin, add, "rows")):
+                builder.store(value, result, align=item)
+            return context.get_dummy_value()
+
+        return signature, codegen
+
+    return sums
 
 
-def backward_weights(x, w, y, switches, dy, pool, work):
-    """Return (dw, db) of the block; `pool` is (kh, kw, sh, sw, top, left) of the pool."""
+sum_rows, add_rows = _sums(False), _sums(True)
+
+
+# -- dw: a list of windows for each filter ---------------------------------------------------------------------------
+
+
+def backward_weights(x, w, y, switches, dy, corner, pool, work):
+    """Return (dw, db) of the block; `corner` is the convolution's padding (top, left), `pool` as in block.py."""
     _, H, W, C = x.shape
     kh, kw, _, K = w.shape
     OH, OW = dy.shape[1:3]
@@ -43,18 +95,17 @@ def backward_weights(x, w, y, switches, dy, pool, work):
     )
     dws, dbs = work("dws", (PARTS, K, rows, length), x.dtype), np.zeros((PARTS, K), x.dtype)
     dws[:] = 0
-    run(_backward_weights, x, y, switches, dy, dws, dbs, band, kh, kw, *pool, scratch=scratch)
+    run(_backward_weights, x, y, switches, dy, dws, dbs, band, (kh, kw), corner, pool, scratch=scratch)
     dw = dws.sum(0)[:, :kh, : kw * C].reshape(K, kh, kw, C).transpose(1, 2, 3, 0)
     return np.ascontiguousarray(dw), dbs.sum(0)
 
 
 @kernel
 def _backward_weights(
-    part, parts, padded, corners, gradients, counts,
-    x, y, switches, dy, dws, dbs, band, ch, cw, kh, kw, sh, sw, top, left,
-):  # fmt: skip
-    N, _, W, C = x.shape
-    OH, OW, K = dy.shape[1:]
+    part, parts, padded, corners, gradients, counts, x, y, switches, dy, dws, dbs, band, window, corner, pool
+):
+    (N, H, W, C), (OH, OW, K) = x.shape, dy.shape[1:]
+    (ch, cw), (kh, kw, sh, sw, top, left) = window, pool
     width, most, (rows, length) = (W + cw - 1) * C, corners.shape[1], dws.shape[2:]
     down, along, step = (VECTORS, LANES, width) if length == LANES else (1, BLOCK, LANES)
     offsets = np.empty(kh * kw, np.int64)
@@ -64,16 +115,16 @@ def _backward_weights(
     out, db = dws.reshape(-1), dbs[part]
     first, last = share(N, part, parts)
     for n in range(first, last):
-        pad_image(x, n, ch, cw, width, padded)
+        copy_window(x, n, -corner[0], -corner[1], H + ch - 1, W + cw - 1, padded, 0)
         for r0 in range(0, OH, band):
             counts[:] = 0
             for r in range(r0, min(r0 + band, OH)):
                 for c in range(OW):
-                    corner = (r * sh - top) * width + (c * sw - left) * C
+                    begin = (r * sh - top) * width + (c * sw - left) * C
                     value, d, switch = y[n, r, c], dy[n, r, c], switches[n, r, c]
-                    for k in range(K):  # without a branch: what is not kept is overwritten by the next
+                    for k in range(K):  # without a branch: what is not taken is overwritten by the next
                         to = np.uintp(k * most) + np.uintp(counts[k])
-                        corners[to], gradients[to] = corner + offsets[switch[k]], d[k]
+                        corners[to], gradients[to] = begin + offsets[switch[k]], d[k]
                         counts[k] += value[k] > 0
                     for k in range(K):
                         db[k] += d[k] if value[k] > 0 else 0
@@ -82,14 +133,23 @@ def _backward_weights(
                 for i in range(0, ch, down):
                     for q in range(0, length, along):
                         o, start = ((part * K + k) * rows + i) * length + q, i * width + q
-                        total = counts[k]
-                        add_rows(out, o, padded, start, step, corners, f, 1, gradients, f, order, 0, total)
+                        add_rows(out, o, padded, start, step, corners, f, 1, gradients, f, order, 0, counts[k])
 
 
-def backward_data(w, y, switches, dy, dx, pool, mask, rectify, work):
+# -- dx: a list of units for each convolution output -----------------------------------------------------------------
+#
+# Rows come to an end in order, so two rings hold all that is under way:
+#
+#     pooled row r     ->  lists, kh rows of convolution outputs     ->  back, ch rows of the image inside its padding
+#     its units go to      row h is complete when no later window        row h is complete when the outputs of row h,
+#     the outputs that     covers it: h < (r + 1) sh - top; it is        whose windows begin there, have been added: it
+#     their switches name  summed up and stands at h % kh                is moved to dx and stands at h % ch
+
+
+def backward_data(w, y, switches, dy, dx, corner, pool, mask, rectify, work):
     """Fill dx (S*N, H, W, C) for S signals dy (S*N, OH, OW, K) per image: signal s of image n is number s * N + n.
 
-    `pool` is (kh, kw, sh, sw, top, left) of the pool; mask and rectify are the ReLU's rule.
+    `corner` is the convolution's padding (top, left), `pool` as in block.py; mask and rectify are the ReLU's rule.
     """
     kh, kw, C, K = w.shape
     _, H, W, _ = dx.shape
@@ -98,7 +158,7 @@ def backward_data(w, y, switches, dy, dx, pool, mask, rectify, work):
     filters[:] = 0
     filters[:, : kh * length].reshape(K, kh, length)[:, :, : kw * C] = w.transpose(3, 0, 1, 2).reshape(K, kh, kw * C)
     signals, size = len(dy) // len(y), kh * (W + kw - 1) * C + length
-    group = max(1, min(signals, SIGNALS // size))
+    group = max(1, min(signals, CACHED // size))
     ring = (threads(), pool[0] * W, -(-pool[0] // pool[2]) * -(-pool[1] // pool[3]) * K)
     scratch = (
         work("back", (threads(), group, size), dy.dtype),
@@ -109,22 +169,25 @@ def backward_data(w, y, switches, dy, dx, pool, mask, rectify, work):
         work("sums", (threads(), group, filters.shape[1]), dy.dtype),
         work("totals", (threads(), K), dy.dtype),
     )
-    args = (filters, y, switches, dy, dx, mask, rectify, kh, kw, length, *pool)
+    args = (filters, y, switches, dy, dx, mask, rectify, (kh, kw), length, corner, pool)
     run(_backward_data, *args, scratch=scratch)
 
 
 @njit
-def _list_units(y, switches, dy, n, r, off, nothing, table, units, channels, longest, counts, sw):
-    """Append the units of pooled row r of image n, as far as they send something back, to their outputs' lists."""
+def _list_units(y, switches, dy, n, r, masked, several, table, units, channels, longest, counts, sw):
+    """Append the units of pooled row r of image n, as far as they send something back, to their outputs' lists.
+
+    A unit is off where its ReLU is (if `masked`), or where the one signal is 0. Of `several` signals all are taken.
+    """
     OW, K = y.shape[2:]
     for c in range(OW):
         value, d, switch, unit = y[n, r, c], dy[n, r, c], switches[n, r, c], (r * OW + c) * K
-        for k in range(K):  # without a branch: what is not kept is overwritten by the next
+        for k in range(K):  # without a branch: what is not taken is overwritten by the next
             p = np.uintp(table[switch[k]] + c * sw)
             count = counts[p]
             to = p * np.uintp(longest) + np.uintp(count)
             units[to], channels[to] = unit + k, k
-            counts[p] = count + ((value[k] > off) & (d[k] != nothing))
+            counts[p] = count + (((value[k] > 0) | (not masked)) & ((d[k] != 0) | several))
 
 
 @njit
@@ -140,20 +203,30 @@ def _rectify(signals, signal, units, channels, first, count, totals, factors, f)
         totals[k] = 0  # the first of a channel stands for all of them
 
 
+@njit
+def _end_row(back, start, h, window, corner, width, pixels, n, H, W, C):
+    """Move row h of the padded image n, to which no window adds any more, from the ring to its place."""
+    row = start + h % window[0] * width
+    if corner[0] <= h < H + corner[0]:
+        o, to = np.uintp(row + corner[1] * C), np.uintp((n * H + h - corner[0]) * W * C)
+        for q in range(W * C):
+            pixels[to + np.uintp(q)] = back[o + np.uintp(q)]
+    for q in range(width):
+        back[np.uintp(row) + np.uintp(q)] = 0
+
+
 @kernel
 def _backward_data(
     part, parts, back, units, channels, counts, factors, sums, totals,
-    w, y, switches, dy, dx, mask, rectify, ch, cw, length, kh, kw, sh, sw, top, left,
+    w, y, switches, dy, dx, mask, rectify, window, length, corner, pool,
 ):  # fmt: skip
-    N, OH, OW, K = y.shape
-    H, W, C = dx.shape[1:]
+    (N, OH, OW, K), (H, W, C) = y.shape, dx.shape[1:]
+    (ch, cw), (kh, kw, sh, sw, top, left) = window, pool
     group, size, P, width = back.shape[0], back.shape[1], w.shape[1], (W + cw - 1) * C
     longest = units.shape[1]
     S = len(dy) // N
     groups = (S + group - 1) // group
     table, order = np.empty(kh * kw, np.int64), np.arange(longest).astype(np.int32)
-    off = dy.dtype.type(0 if mask else -1)  # no unit is below 0, ...
-    nothing = dy.dtype.type(0 if S == 1 else np.nan)  # ... and no signal equals NaN: of several, all are taken
     # all flat: a slice costs more than what is done with it
     back, units, channels, factors, sums = (
         back.reshape(-1), units.reshape(-1), channels.reshape(-1), factors.reshape(-1), sums.reshape(-1)
@@ -162,55 +235,42 @@ def _backward_data(
     first, last = share(N * groups, part, parts)
     for item in range(first, last):
         n, s0 = item // groups, item % groups * group
-        s1 = min(s0 + group, S)
+        count_of_signals = min(group, S - s0)
         back[:] = 0
         counts[:], totals[:] = 0, 0
         h0 = 0
         for r in range(OH):
-            # A ring of kh rows of lists: the windows of row r end what those before have begun.
             for s in range(kh * kw):
                 table[s] = (r * sh - top + s // kw) % kh * W + s % kw - left
-            _list_units(y, switches, dy, n, r, off, nothing, table, units, channels, longest, counts, sw)
+            _list_units(y, switches, dy, n, r, mask, S > 1, table, units, channels, longest, counts, sw)
             h1 = min(H, (r + 1) * sh - top) if r < OH - 1 else H
             for h in range(h0, h1):
-                turn, lists = h % ch, h % kh * W
+                turn = h % ch
                 for v in range(W):
-                    p = lists + v
+                    p = h % kh * W + v
                     count = counts[p]
                     if count == 0:
                         continue
                     counts[p] = 0
                     p *= longest
                     if rectify:
-                        for s in range(s1 - s0):
+                        for s in range(count_of_signals):
                             o = ((s0 + s) * N + n) * OH * OW * K
                             _rectify(signals, o, units, channels, p, count, totals, factors, s * longest)
                     for q in range(0, P, BLOCK):
-                        for s in range(s1 - s0):
+                        for s in range(count_of_signals):
                             o, to, f = ((s0 + s) * N + n) * OH * OW * K, s * P + q, s * longest
                             if rectify:
                                 sum_rows(sums, to, w, q, LANES, channels, p, P, factors, f, order, 0, count)
                             else:
                                 sum_rows(sums, to, w, q, LANES, channels, p, P, signals, o, units, p, count)
-                    for s in range(s1 - s0):  # in the ring of image rows: from row h to its end, then from its start
+                    for s in range(count_of_signals):  # from the ring's row of h to its end, then from its start
                         o = s * size + v * C
                         add_window(back, o + turn * width, width, sums, s * P, ch - turn, length)
                         add_window(back, o, width, sums, s * P + (ch - turn) * length, turn, length)
-                for s in range(s1 - s0):
-                    _end_row(back, s * size, h, ch, cw, width, pixels, (s0 + s) * N + n, H, W, C)
+                for s in range(count_of_signals):
+                    _end_row(back, s * size, h, window, corner, width, pixels, (s0 + s) * N + n, H, W, C)
             h0 = h1
-        for h in range(H, H + (ch - 1) // 2):
-            for s in range(s1 - s0):
-                _end_row(back, s * size, h, ch, cw, width, pixels, (s0 + s) * N + n, H, W, C)
-
-
-@njit
-def _end_row(back, start, h, ch, cw, width, pixels, n, H, W, C):
-    """Move row h of the padded image n, to which no window adds any more, from the ring to its place."""
-    row = start + h % ch * width
-    o, to = np.uintp(row + (cw - 1) // 2 * C), np.uintp((n * H + max(0, h - (ch - 1) // 2)) * W * C)
-    if h >= (ch - 1) // 2:
-        for q in range(W * C):
-            pixels[to + np.uintp(q)] = back[o + np.uintp(q)]
-    for q in range(width):
-        back[np.uintp(row) + np.uintp(q)] = 0
+        for h in range(H, H + corner[0]):
+            for s in range(count_of_signals):
+                _end_row(back, s * size, h, window, corner, width, pixels, (s0 + s) * N + n, H, W, C)

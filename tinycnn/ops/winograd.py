@@ -11,23 +11,25 @@ product (tiles, C)(C, K). The adjoint gives the gradients (dw for 3x3 alone; for
     dw = G' [ (B' x B)' (A dy A') ] G, summed over tiles;    dx = the convolution of dy with the flipped weights
 
 A group of images is taken through the whole block at a time: its convolution output lives in a scratch array per thread
-and is pooled while it is in cache. The transforms enlarge rounding errors: to about 1e-6 relative in float32.
+and is pooled while it is in cache. The transforms enlarge rounding errors: in float32 to 2e-6 to 8e-6 of the largest
+output, and beyond all proportion to it where channels cancel (exact.py).
 """
 
 import functools
 import operator
+from types import SimpleNamespace
 
 import numpy as np
 from numba import njit
 
-from .kernels import pool_image, share, unpool_image
+from .block import locate, pool_image, unpool_image
+from .exact import largest_tile, settle, slacks
+from .kernels import share
 from .parallel import PARTS, kernel, run, threads
 from .simd import LANES, products4, products6, round_up, rowwise, whole_vectors
 
 TILES = 48  # that are taken together, a multiple of 6: what they are transformed to stays in the last cache
 FEWER = 24  # the same where the weights' gradient is read and written for each of these chunks
-SLACK = 256  # times the rounding unit and an image's largest output: three times the largest error seen
-CONTRACT = {"contract"}  # a * b + c may round once
 
 G = {
     3: np.array([[1 / 4, 0, 0], [-1 / 6, -1 / 6, -1 / 6], [-1 / 6, 1 / 6, -1 / 6],
@@ -40,56 +42,50 @@ G = {
 }  # fmt: skip
 
 
-def applies(w, stride, padding):
-    """Whether a convolution has a shape that these kernels know: 3x3 or 5x5 (but for dw), stride 1, SAME."""
-    return w.shape[0] == w.shape[1] and w.shape[0] in G and tuple(stride) == (1, 1) and padding == "SAME"
+def forward(x, w, b, y, switches, corner, pool, work, exact=False):
+    """Fill y and switches with the pooled block; `corner` is the padding (top, left), `pool` as in block.py.
+
+    exact: decide as plain sums do which of a window is the first maximum and whether the ReLU is on; see exact.py.
+    """
+    k = len(w)
+    kernels, U = _kernels(k), transform_weights(whole_vectors(w))
+    filters, per, least = np.empty((0,) * 4, w.dtype), np.empty(0, w.dtype), np.full(b.shape, w.dtype.type(-1))
+    if exact:
+        n = k + 3
+        filters = np.ascontiguousarray(w.transpose(3, 0, 1, 2))
+        per, least = slacks(U.reshape(n, n, *U.shape[1:]), kernels.B, kernels.A, w, b)
+    args = (x, U, filters, per, least, b, y, switches, corner, pool)
+    run(kernels.forward, *args, scratch=_scratch(x, w.shape[3], k, work))
+
+
+def backward_weights(x, w, y, switches, dy, corner, pool, work):
+    """Return (dw, db) of a 3x3 block for a gradient dy at the pooled output y."""
+    C, K = w.shape[2:]
+    dU, dbs = work("dU", (PARTS, 36, round_up(C, 4), round_up(K)), x.dtype), np.zeros((PARTS, K), x.dtype)
+    scratch = _scratch(x, K, 3, work, FEWER)
+    run(_kernels(3).backward_weights, x, y, switches, dy, dU, dbs, corner, pool, scratch=scratch)
+    dU = dU.sum(0)
+    dw = np.empty((3, 3, *dU.shape[1:]), dU.dtype)
+    _kernels(3).weights_back(dU.reshape(-1), dU[0].size, dw.reshape(-1))
+    return np.ascontiguousarray(dw[:, :, :C, :K]), dbs.sum(0)
+
+
+def backward_data(w, y, switches, dy, dx, corner, pool, work):
+    """Fill dx, the gradient at the input, for a gradient dy at the pooled output y."""
+    flipped = transform_weights(whole_vectors(w[::-1, ::-1].transpose(0, 1, 3, 2)))
+    corner = len(w) - 1 - corner[0], len(w) - 1 - corner[1]
+    scratch = _scratch(dx, w.shape[3], len(w), work)
+    run(_kernels(len(w)).backward_data, flipped, y, switches, dy, dx, corner, pool, scratch=scratch)
 
 
 def transform_weights(w):
     """w (k, k, C, K) -> U (n^2, C, K) = G w G' for every pair of channels."""
-    k, U = len(w), np.empty(((3 + len(w)) ** 2, *w.shape[2:]), w.dtype)
-    _both_ways(w.reshape(-1), k, U.reshape(-1), w[0, 0].size, (0,) * (3 + k))
+    U = np.empty(((3 + len(w)) ** 2, *w.shape[2:]), w.dtype)
+    _kernels(len(w)).weights(w.reshape(-1), w[0, 0].size, U.reshape(-1))
     return U
 
 
-def transform_weights_back(dU):
-    """dU (36, C, K) -> dw (3, 3, C, K) = G' dU G: the adjoint of `transform_weights`."""
-    dw = np.empty((3, 3, *dU.shape[1:]), dU.dtype)
-    _both_ways(dU.reshape(-1), 6, dw.reshape(-1), dU[0].size, (0,) * 3)
-    return dw
-
-
-def forward(x, w, b, y, switches, pool, work, exact=False):
-    """Fill y and switches with the pooled block; `pool` is (kh, kw, sh, sw, top, left) of the pool.
-
-    exact: decide by plain sums which of a window is the first maximum and whether the ReLU is on, where the transforms'
-    rounding might: what ties in a plain convolution ties here too.
-    """
-    n = 3 + len(w)
-    scratch = _scratch(x, w.shape[3], n, work)
-    filters = np.ascontiguousarray(w.transpose(3, 0, 1, 2)) if exact else np.empty((0,) * 4, w.dtype)
-    slack = x.dtype.type(SLACK * np.finfo(x.dtype).eps)
-    args = (x, transform_weights(whole_vectors(w)), filters, slack, b, y, switches, (0,) * n, *pool)
-    run(_forward, *args, scratch=scratch)
-
-
-def backward_weights(x, w, y, switches, dy, pool, work):
-    """Return (dw, db) of a 3x3 block for a gradient dy at the pooled output y."""
-    n, (C, K) = 6, w.shape[2:]
-    dU, dbs = work("dU", (PARTS, n * n, round_up(C, 4), round_up(K)), x.dtype), np.zeros((PARTS, K), x.dtype)
-    run(_backward_weights, x, y, switches, dy, dU, dbs, (0,) * n, *pool, scratch=_scratch(x, K, n, work, FEWER))
-    return np.ascontiguousarray(transform_weights_back(dU.sum(0))[:, :, :C, :K]), dbs.sum(0)
-
-
-def backward_data(w, y, switches, dy, dx, pool, work):
-    """Fill dx, the gradient at the input, for a gradient dy at the pooled output y."""
-    n = 3 + len(w)
-    flipped = transform_weights(whole_vectors(w[::-1, ::-1].transpose(0, 1, 3, 2)))
-    scratch = _scratch(dx, w.shape[3], n, work)
-    run(_backward_data, flipped, y, switches, dy, dx, (0,) * n, *pool, scratch=scratch)
-
-
-def _scratch(x, K, n, work, tiles=TILES):
+def _scratch(x, K, k, work, tiles=TILES):
     """Per thread: the convolution's side of a group of images (output or signal), and two transforms of its tiles.
 
     So many images are taken together that their tiles make whole chunks.
@@ -97,7 +93,7 @@ def _scratch(x, K, n, work, tiles=TILES):
     _, H, W, C = x.shape
     group = max(1, tiles // (-(-H // 4) * -(-W // 4)))
     # One point more than there are: tiles a power of two apart would share a few lines of the cache.
-    transformed = (threads(), tiles, n * n + 1, round_up(max(C, K)))
+    transformed = (threads(), tiles, (3 + k) ** 2 + 1, round_up(max(C, K)))
     conv = work("conv", (threads(), group, H, W, round_up(K)), x.dtype)
     return conv, work("V", transformed, x.dtype), work("M", transformed, x.dtype)
 
@@ -154,103 +150,21 @@ def _times(matrix):
         sums = [[(float(a), d) for a, d in zip(row, numbers) if a] for row in matrix]
         return [functools.reduce(operator.add, (a * d for a, d in terms)) for terms in sums]
 
-    return rowwise(formula, matrix.shape[1])
+    return formula
 
 
-_weights6, _weights8, _weights_back = _times(G[3]), _times(G[5]), _times(G[3].T)
-_input6, _input8, _signal6 = rowwise(_six), rowwise(_eight), rowwise(_signal)
-_output6, _output8 = rowwise(_four_of_six), rowwise(_four_of_eight)
+def _both_ways(formula, m, n):
+    """Make a transform of a tile by a formula T of m numbers and n results: y (n, n) = T x T', x (m, m)."""
+    once = rowwise(formula, m)
 
-
-@kernel
-def _both_ways(x, m, y, size, points):
-    """y (n, n) = T x (m, m) T' for numbers that are rows of `size`; n = len(points) says which T: G or, for 3, G'."""
-    n = len(points)
-    half = np.empty(n * m * size, x.dtype)
-    if n == 6:
-        _weights6(x, 0, m * size, half, 0, m * size, m * size)
+    @njit(inline="always")
+    def transform(x, x0, row, step, d, y, y0, y_row, y_step, length):
+        """x[i, j] is `length` channels from x[x0 + i * row + j * step], y likewise; d holds n * m * step numbers."""
+        once(x, x0, row, d, 0, m * step, m * step)
         for i in range(n):
-            _weights6(half, i * m * size, size, y, i * n * size, size, size)
-    elif n == 8:
-        _weights8(x, 0, m * size, half, 0, m * size, m * size)
-        for i in range(n):
-            _weights8(half, i * m * size, size, y, i * n * size, size, size)
-    else:
-        _weights_back(x, 0, m * size, half, 0, m * size, m * size)
-        for i in range(n):
-            _weights_back(half, i * m * size, size, y, i * n * size, size, size)
+            once(d, i * m * step, step, y, y0 + i * y_row, y_step, length)
 
-
-@njit
-def _fetch(x, n, r, c, size, tile):
-    """Copy the size x size window of image n at (r, c) into the flat `tile`, zero outside the image."""
-    H, W, C = x.shape[1:]
-    flat, j0, j1 = x.reshape(-1), max(0, -c), min(size, W - c)
-    tile[: size * size * C] = 0
-    for i in range(max(0, -r), min(size, H - r)):
-        src, o = np.uintp(((n * H + r + i) * W + c + j0) * C), np.uintp((i * size + j0) * C)
-        for q in range((j1 - j0) * C):
-            tile[o + np.uintp(q)] = flat[src + np.uintp(q)]
-
-
-@njit
-def _locate(x, n, r, c, size, tile):
-    """(flat array, base, row) of the window of image n at (r, c): x where it lies inside, else `tile`, filled."""
-    H, W, C = x.shape[1:]
-    if r >= 0 and c >= 0 and r + size <= H and c + size <= W:
-        return x.reshape(-1), ((n * H + r) * W + c) * C, W * C
-    _fetch(x, n, r, c, size, tile)
-    return tile, 0, size * C
-
-
-@njit
-def _input_tile(x, n, r, c, tile, d, v, q, points):
-    """v[q] (len(points)^2, :C) = B' x B of the window of image n at (r, c)."""
-    size, C, width = len(points), x.shape[3], v.shape[2]
-    src, base, row = _locate(x, n, r, c, size, tile)
-    out, o = v.reshape(-1), q * v.shape[1] * width
-    if size == 6:
-        _input6(src, base, row, d, 0, 6 * C, 6 * C)
-        for i in range(6):
-            _input6(d, i * 6 * C, C, out, o + i * 6 * width, width, C)
-    else:
-        _input8(src, base, row, d, 0, 8 * C, 8 * C)
-        for i in range(8):
-            _input8(d, i * 8 * C, C, out, o + i * 8 * width, width, C)
-
-
-@njit
-def _signal_tile(dy, n, r, c, tile, d, s, q):
-    """s[q] (36, :K) = A dy A' of the 4 x 4 tile of image n at (r, c)."""
-    K, width = dy.shape[3], s.shape[2]
-    src, base, row = _locate(dy, n, r, c, 4, tile)
-    out, o = s.reshape(-1), q * s.shape[1] * width
-    _signal6(src, base, row, d, 0, 4 * K, 4 * K)
-    for i in range(6):
-        _signal6(d, i * 4 * K, K, out, o + i * 6 * width, width, K)
-
-
-@njit
-def _output_tile(m, q, d, y, n, r, c, tile, points):
-    """The 4 x 4 outputs of image n at (r, c) = A' m[q] A, as far as they lie inside."""
-    H, W, K = y.shape[1:]
-    size, width, flat = len(points), m.shape[2], y.reshape(-1)
-    inside = r + 4 <= H and c + 4 <= W
-    out, base, row = (flat, ((n * H + r) * W + c) * K, W * K) if inside else (tile, 0, 4 * K)
-    src, o = m.reshape(-1), q * m.shape[1] * width
-    if size == 6:
-        _output6(src, o, 6 * width, d, 0, 6 * width, 6 * width)
-        for i in range(4):
-            _output6(d, i * 6 * width, width, out, base + i * row, K, K)
-    else:
-        _output8(src, o, 8 * width, d, 0, 8 * width, 8 * width)
-        for i in range(4):
-            _output8(d, i * 8 * width, width, out, base + i * row, K, K)
-    if not inside:
-        for i in range(min(4, H - r)):
-            o, to = np.uintp(i * 4 * K), np.uintp(((n * H + r + i) * W + c) * K)
-            for q in range(min(4, W - c) * K):
-                flat[to + np.uintp(q)] = tile[o + np.uintp(q)]
+    return transform
 
 
 # -- products of many tiles, point by point --------------------------------------------------------------------------
@@ -282,201 +196,123 @@ def _correlate(v, s, dU, count):
                 products4(v, o + c, 1, tile, s, o + k, tile, du, to, K, count, True)
 
 
-# -- the block, forward ----------------------------------------------------------------------------------------------
-
-
-@kernel
-def _forward(part, parts, image, v, out, x, U, filters, slack, b, y, switches, points, kh, kw, sh, sw, top, left):
-    N, H, W, _ = x.shape
-    size = len(points)  # a tuple's length is known to the compiler, which then leaves out what other sizes need
-    group, chunk, pad = len(image), len(v), size // 2 - 2
-    tw = (W + 3) // 4
-    per_image = (H + 3) // 4 * tw
-    tile, d = np.empty(size * size * v.shape[2], x.dtype), np.empty(size * size * v.shape[2], x.dtype)
-    near = np.empty(y.shape[1:3], np.bool_)
-    first, last = share(N, part, parts)
-    for n0 in range(first, last, group):
-        images = min(group, last - n0)
-        for q0 in range(0, images * per_image, chunk):
-            count = min(chunk, images * per_image - q0)
-            for q in range(count):
-                g, r, c = (q0 + q) // per_image, (q0 + q) % per_image // tw * 4, (q0 + q) % tw * 4
-                _input_tile(x, n0 + g, r - pad, c - pad, tile, d, v, q, points)
-            _multiply(v, U, out, count)
-            for q in range(count):
-                g, r, c = (q0 + q) // per_image, (q0 + q) % per_image // tw * 4, (q0 + q) % tw * 4
-                _output_tile(out, q, d, image, g, r, c, tile, points)
-        for g in range(images):
-            doubt = x.dtype.type(-1)
-            if len(filters):
-                doubt = slack * _largest(image[g])
-            pool_image(image[g], b, True, doubt, near, y, switches, n0 + g, kh, kw, sh, sw, top, left)
-            if doubt > 0:  # not of zeros
-                _settle(image, g, x, n0 + g, filters, doubt, near, b, y, switches, kh, kw, sh, sw, top, left)
+# -- the kernels -----------------------------------------------------------------------------------------------------
 
 
 @njit
-def _largest(image):
-    """The largest absolute value of an image (H, W, K)."""
-    H, W, K = image.shape
-    best, pixels = np.zeros(K, image.dtype), image.reshape(H * W, K)
-    for q in range(H * W):
-        value = pixels[q]
-        for k in range(K):
-            best[k] = abs(value[k]) if abs(value[k]) > best[k] else best[k]
-    return best.max()
-
-
-@njit(fastmath=CONTRACT)
-def _settle(conv, g, x, n, filters, slack, near, b, y, switches, kh, kw, sh, sw, top, left):
-    """Decide by plain sums in the windows that are `near`: several values near the maximum, or that near zero.
-
-    Where outputs see the same inputs (a plain background) the first of them stands for all: `twin` names it.
-    """
-    H, W = conv.shape[1:3]
-    OH, OW, K = y.shape[1:]
-    zero, one = x.dtype.type(0), x.dtype.type(1)
-    best, rivals, partial = np.empty(K, x.dtype), np.empty(K, x.dtype), np.empty(x.shape[3], x.dtype)
-    twin = np.empty(kh * kw, np.int64)
-    for r in range(OH):
-        i0, i1 = max(0, r * sh - top), min(H, r * sh - top + kh)
-        for c in range(OW):
-            if not near[r, c]:
-                continue
-            j0, j1 = max(0, c * sw - left), min(W, c * sw - left + kw)
-            width = j1 - j0
-            value = conv[g, i0, j0]
-            for k in range(K):
-                best[k], rivals[k] = value[k], zero
-            for i in range(i0, i1):
-                for j in range(j0, j1):
-                    value = conv[g, i, j]
-                    for k in range(K):
-                        best[k] = value[k] if value[k] > best[k] else best[k]
-            for i in range(i0, i1):
-                for j in range(j0, j1):
-                    value = conv[g, i, j]
-                    for k in range(K):
-                        rivals[k] += one if value[k] >= best[k] - slack else zero
-            twin[0] = -1
-            for k in range(K):
-                a = best[k] + b[k]
-                if not ((a >= -slack) & ((rivals[k] > one) | (a <= slack))):  # one branch, seldom taken
-                    continue
-                if twin[0] < 0:
-                    for e in range((i1 - i0) * width):
-                        twin[e] = 0
-                        while not _same(x, n, i0 + e // width, j0 + e % width, twin[e], i0, j0, width, len(filters[0])):
-                            twin[e] += 1
-                first, several = -1, False
-                for e in range((i1 - i0) * width):
-                    if conv[g, i0 + e // width, j0 + e % width, k] >= best[k] - slack:
-                        first = e if first < 0 else first
-                        several |= twin[e] != twin[first]
-                if first < 0:  # infinite weights
-                    continue
-                if several or a <= slack:
-                    a = -np.inf
-                    for e in range((i1 - i0) * width):
-                        h, v, t = i0 + e // width, j0 + e % width, twin[e]
-                        seen = t < e and conv[g, i0 + t // width, j0 + t % width, k] >= best[k] - slack
-                        if conv[g, h, v, k] >= best[k] - slack and not seen:
-                            here = _plain_sum(x, n, h, v, filters[k], partial) + b[k]
-                            if here > a:
-                                a, first = here, e
-                    if a <= 0:
-                        a, first = 0, 0
-                    y[n, r, c, k] = a
-                h, v = i0 + first // width - r * sh + top, j0 + first % width - c * sw + left
-                switches[n, r, c, k] = h * kw + v
+def _tiles(images, H, W):
+    """How many 4 x 4 tiles cover some images of (H, W)."""
+    return images * ((H + 3) // 4) * ((W + 3) // 4)
 
 
 @njit
-def _same(x, n, h, v, e, i0, j0, width, size):
-    """Whether the outputs (h, v) and number e of a window at (i0, j0) see the same inputs."""
-    H, W, C = x.shape[1:]
-    h0, v0 = i0 + e // width, j0 + e % width
-    if h == h0 and v == v0:
-        return True
-    pad = size // 2
-    if min(h, v, h0, v0) < pad or max(h, h0) >= H - pad or max(v, v0) >= W - pad:
-        return False
-    for i in range(-pad, pad + 1):
-        for j in range(-pad, pad + 1):
-            a, b = x[n, h + i, v + j], x[n, h0 + i, v0 + j]
-            for k in range(C):
-                if a[k] != b[k]:
-                    return False
-    return True
+def _place(q, H, W):
+    """(image, row, column) where tile q of a group of images begins."""
+    down, across = (H + 3) // 4, (W + 3) // 4
+    return q // (down * across), q // across % down * 4, q % across * 4
 
 
-@njit(fastmath=CONTRACT)
-def _plain_sum(x, n, h, v, w, partial):
-    """The convolution at (h, v) of image n with one filter w (k, k, C), always added up in the same order."""
-    H, W, C = x.shape[1:]
-    size = len(w)
-    h, v = h - size // 2, v - size // 2
-    partial[:] = 0
-    for i in range(max(0, -h), min(size, H - h)):
-        for j in range(max(0, -v), min(size, W - v)):
-            a, b = x[n, h + i, v + j], w[i, j]
-            for k in range(C):
-                partial[k] += a[k] * b[k]
-    total = partial[0]
-    for k in range(1, C):
-        total += partial[k]
-    return total
+@functools.cache
+def _kernels(k):
+    """The kernels of k x k convolutions, which take tiles of n = k + 3 pixels: all sizes are known to the compiler."""
+    n = k + 3
+    formulas = {3: (_six, _four_of_six), 5: (_eight, _four_of_eight)}[k]
+    B, A = (np.array(formula(*np.eye(n))) for formula in formulas)  # B' (n, n) and A' (4, n)
+    to_points, from_points = _both_ways(formulas[0], n, n), _both_ways(formulas[1], n, 4)
+    transform, transform_back = _both_ways(_times(G[k]), k, n), _both_ways(_times(G[k].T), n, k)
+    signal_to_points = _both_ways(_signal, 4, 6)  # of 3x3 alone, as what goes back to weights
 
+    @kernel
+    def weights(w, size, U):
+        transform(w, 0, k * size, size, np.empty(n * k * size, w.dtype), U, 0, n * size, size, size)
 
-# -- the block, backward ---------------------------------------------------------------------------------------------
+    @kernel
+    def weights_back(dU, size, dw):
+        transform_back(dU, 0, n * size, size, np.empty(n * k * size, dU.dtype), dw, 0, k * size, size, size)
 
+    @njit(inline="always")
+    def take_tile(x, g, r, c, tile, d, v, q):
+        """v[q] (n^2, :C) = B' x B of the tile of image g at (r, c)."""
+        C, width = x.shape[3], v.shape[2]
+        src, base, row = locate(x, g, r, c, n, n, tile)
+        to_points(src, base, row, C, d, v.reshape(-1), q * v.shape[1] * width, n * width, width, C)
 
-@kernel
-def _backward_weights(
-    part, parts, signal, v, s, x, y, switches, dy, dU, dbs, points, kh, kw, sh, sw, top, left
-):  # fmt: skip
-    N, H, W, _ = x.shape
-    group, chunk = len(signal), len(v)
-    tw = (W + 3) // 4
-    per_image = (H + 3) // 4 * tw
-    tile, d = np.empty(36 * v.shape[2], x.dtype), np.empty(36 * v.shape[2], x.dtype)
-    dU[part] = 0
-    first, last = share(N, part, parts)
-    for n0 in range(first, last, group):
-        images = min(group, last - n0)
-        for g in range(images):
-            unpool_image(y, switches, dy, n0 + g, signal, g, dbs[part], kh, kw, sh, sw, top, left)
-        for q0 in range(0, images * per_image, chunk):
-            count = min(chunk, images * per_image - q0)
+    @njit(inline="always")
+    def put_tile(m, q, d, y, g, r, c, tile):
+        """The 4 x 4 outputs of image g at (r, c) = A' m[q] A, as far as they lie inside."""
+        H, W, K = y.shape[1:]
+        width, flat = m.shape[2], y.reshape(-1)
+        inside = r + 4 <= H and c + 4 <= W
+        out, base, row = (flat, ((g * H + r) * W + c) * K, W * K) if inside else (tile, 0, 4 * K)
+        from_points(m.reshape(-1), q * m.shape[1] * width, n * width, width, d, out, base, row, K, K)
+        if not inside:
+            for i in range(min(4, H - r)):
+                o, to = np.uintp(i * 4 * K), np.uintp(((g * H + r + i) * W + c) * K)
+                for p in range(min(4, W - c) * K):
+                    flat[to + np.uintp(p)] = tile[o + np.uintp(p)]
+
+    @njit
+    def convolve(x, x0, y, y0, images, U, corner, v, out, tile, d):
+        """Images x0 on of x, convolved to images y0 on of y, len(v) tiles at a time."""
+        H, W = x.shape[1:3]
+        for q0 in range(0, _tiles(images, H, W), len(v)):
+            count = min(len(v), _tiles(images, H, W) - q0)
             for q in range(count):
-                g, r, c = (q0 + q) // per_image, (q0 + q) % per_image // tw * 4, (q0 + q) % tw * 4
-                _input_tile(x, n0 + g, r - 1, c - 1, tile, d, v, q, points)
-                _signal_tile(signal, g, r, c, tile, d, s, q)
-            _correlate(v, s, dU[part], count)
-
-
-@kernel
-def _backward_data(
-    part, parts, signal, v, out, U, y, switches, dy, dx, points, kh, kw, sh, sw, top, left
-):  # fmt: skip
-    N, H, W, _ = dx.shape
-    size = len(points)
-    group, chunk, pad = len(signal), len(v), size // 2 - 2
-    tw = (W + 3) // 4
-    per_image = (H + 3) // 4 * tw
-    tile, d = np.empty(size * size * v.shape[2], dx.dtype), np.empty(size * size * v.shape[2], dx.dtype)
-    db = np.zeros(dy.shape[3], dy.dtype)
-    first, last = share(N, part, parts)
-    for n0 in range(first, last, group):
-        images = min(group, last - n0)
-        for g in range(images):
-            unpool_image(y, switches, dy, n0 + g, signal, g, db, kh, kw, sh, sw, top, left)
-        for q0 in range(0, images * per_image, chunk):
-            count = min(chunk, images * per_image - q0)
-            for q in range(count):
-                g, r, c = (q0 + q) // per_image, (q0 + q) % per_image // tw * 4, (q0 + q) % tw * 4
-                _input_tile(signal, g, r - pad, c - pad, tile, d, v, q, points)
+                g, r, c = _place(q0 + q, H, W)
+                take_tile(x, x0 + g, r - corner[0], c - corner[1], tile, d, v, q)
             _multiply(v, U, out, count)
             for q in range(count):
-                g, r, c = (q0 + q) // per_image, (q0 + q) % per_image // tw * 4, (q0 + q) % tw * 4
-                _output_tile(out, q, d, dx, n0 + g, r, c, tile, points)
+                g, r, c = _place(q0 + q, H, W)
+                put_tile(out, q, d, y, y0 + g, r, c, tile)
+
+    @kernel
+    def forward(part, parts, conv, v, out, x, U, filters, per, least, b, y, switches, corner, pool):
+        tile, d = np.empty(n * n * v.shape[2], x.dtype), np.empty(n * n * v.shape[2], x.dtype)
+        near, slack = np.empty(y.shape[1:3], np.bool_), least
+        first, last = share(len(x), part, parts)
+        for n0 in range(first, last, len(conv)):
+            images = min(len(conv), last - n0)
+            convolve(x, n0, conv, 0, images, U, corner, v, out, tile, d)
+            for g in range(images):
+                if len(filters):
+                    slack = least + per * largest_tile(x, n0 + g, n, corner[0], corner[1])
+                pool_image(conv[g], b, True, slack, near, y, switches, n0 + g, pool)
+                if len(filters):
+                    settle(conv[g], x, n0 + g, filters, corner, b, slack, near, y, switches, pool)
+
+    @kernel
+    def backward_data(part, parts, signal, v, out, U, y, switches, dy, dx, corner, pool):
+        tile, d = np.empty(n * n * v.shape[2], dx.dtype), np.empty(n * n * v.shape[2], dx.dtype)
+        db = np.zeros(dy.shape[3], dy.dtype)
+        first, last = share(len(dx), part, parts)
+        for n0 in range(first, last, len(signal)):
+            images = min(len(signal), last - n0)
+            for g in range(images):
+                unpool_image(y, switches, dy, n0 + g, signal, g, db, pool)
+            convolve(signal, 0, dx, n0, images, U, corner, v, out, tile, d)
+
+    @kernel
+    def backward_weights(part, parts, signal, v, s, x, y, switches, dy, dU, dbs, corner, pool):
+        H, W, _ = x.shape[1:]
+        tile, d = np.empty(n * n * v.shape[2], x.dtype), np.empty(n * n * v.shape[2], x.dtype)
+        dU[part] = 0
+        first, last = share(len(x), part, parts)
+        for n0 in range(first, last, len(signal)):
+            images = min(len(signal), last - n0)
+            for g in range(images):
+                unpool_image(y, switches, dy, n0 + g, signal, g, dbs[part], pool)
+            for q0 in range(0, _tiles(images, H, W), len(v)):
+                count = min(len(v), _tiles(images, H, W) - q0)
+                for q in range(count):
+                    g, r, c = _place(q0 + q, H, W)
+                    take_tile(x, n0 + g, r - corner[0], c - corner[1], tile, d, v, q)
+                    src, base, row = locate(signal, g, r, c, 4, 4, tile)
+                    K, width = signal.shape[3], s.shape[2]
+                    o = q * s.shape[1] * width
+                    signal_to_points(src, base, row, K, d, s.reshape(-1), o, n * width, width, K)
+                _correlate(v, s, dU[part], count)
+
+    return SimpleNamespace(
+        B=B, A=A, weights=weights, weights_back=weights_back,
+        forward=forward, backward_data=backward_data, backward_weights=backward_weights,
+    )  # fmt: skip

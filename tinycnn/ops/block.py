@@ -1,0 +1,92 @@
+"""The two ends of a fused block, an image at a time: windows are copied in, and pooled maps come out and go back.
+
+`pool` is (kh, kw, sh, sw, top, left), the windows of the max-pool.
+"""
+
+import numpy as np
+from numba import njit
+
+from .simd import pool1, pool2, pool3
+
+
+@njit
+def copy_window(x, n, r, c, kh, kw, out, o):
+    """Copy the window (kh, kw, C) of image n whose corner is (r, c) to the flat `out` at o; zero outside the image."""
+    H, W, C = x.shape[1:]
+    flat, j0, j1 = x.reshape(-1), min(max(0, -c), kw), max(0, min(kw, W - c))
+    for i in range(kh):
+        to, h = np.uintp(o + i * kw * C), r + i
+        for q in range(kw * C):
+            out[to + np.uintp(q)] = 0
+        if 0 <= h < H:
+            source, to = np.uintp(((n * H + h) * W + c + j0) * C), to + np.uintp(j0 * C)
+            for q in range((j1 - j0) * C):
+                out[to + np.uintp(q)] = flat[source + np.uintp(q)]
+
+
+@njit
+def locate(x, n, r, c, kh, kw, tile):
+    """(flat array, base, row) of the window of image n at (r, c): x where it lies inside, else `tile`, filled."""
+    H, W, C = x.shape[1:]
+    if r >= 0 and c >= 0 and r + kh <= H and c + kw <= W:
+        return x.reshape(-1), ((n * H + r) * W + c) * C, W * C
+    copy_window(x, n, r, c, kh, kw, tile, 0)
+    return tile, 0, kw * C
+
+
+@njit
+def pool_image(x, b, rectify, slack, near, y, switches, n, pool):
+    """Pool an image x (H, W, K or more) plus b into y[n] and switches[n], with a ReLU to `rectify`.
+
+    Values compare as the layers compare them, after the bias and rounded. The first of equals wins, padding never; a
+    window that the ReLU turns off is all zeros, and its first place wins. The usual windows are kept in registers.
+
+    near (OH, OW) tells where an error of slack (K,) might decide otherwise; below 0, it might nowhere.
+    """
+    kh, kw, sh, sw, top, left = pool
+    H, W, width = x.shape
+    OH, OW, K = y.shape[1:]
+    flat, pooled, switched = x.reshape(-1), y.reshape(-1), switches.reshape(-1)
+    for r in range(OH):
+        for c in range(OW):
+            h, v = r * sh - top, c * sw - left
+            if kh == kw and kh <= 3 and h >= 0 and v >= 0:
+                row, o, to = W * width, (h * W + v) * width, ((n * OH + r) * OW + c) * K
+                down, right = min(kh - 1, H - 1 - h) * row, min(kw - 1, W - 1 - v) * width
+                args = (flat, o, row, down, width, right, b, 0, rectify, slack, 0, pooled, to, switched, to, K)
+                near[r, c] = pool1(*args) if kh == 1 else pool2(*args) if kh == 2 else pool3(*args)
+                continue
+            near[r, c] = slack[0] >= 0
+            i0, i1, j0, j1 = max(0, -h), min(kh, H - h), max(0, -v), min(kw, W - v)
+            for k in range(K):
+                first = i0 * kw + j0
+                best, where = x[h + i0, v + j0, k] + b[k], first
+                for i in range(i0, i1):
+                    for j in range(j0, j1):
+                        value = x[h + i, v + j, k] + b[k]
+                        if value > best:
+                            best, where = value, i * kw + j
+                if rectify and best <= 0:
+                    best, where = x.dtype.type(0), first
+                y[n, r, c, k], switches[n, r, c, k] = best, where
+
+
+@njit
+def unpool_image(y, switches, dy, n, signal, g, db, pool):
+    """signal[g] (H, W, K or more) = dy[n] put where the switches say, where the ReLU was on; its sum is added to db."""
+    kh, kw, sh, sw, top, left = pool
+    OH, OW, K = dy.shape[1:]
+    W, width = signal.shape[2:]
+    offsets = np.empty(kh * kw, np.int64)
+    for s in range(kh * kw):
+        offsets[s] = (s // kw * W + s % kw) * width
+    image = signal[g].reshape(-1)
+    image[:] = 0
+    for r in range(OH):
+        for c in range(OW):
+            corner = ((r * sh - top) * W + c * sw - left) * width
+            value, d, switch = y[n, r, c], dy[n, r, c], switches[n, r, c]
+            for k in range(K):
+                if value[k] > 0:
+                    image[np.uintp(corner + offsets[switch[k]] + k)] += d[k]
+                    db[k] += d[k]
