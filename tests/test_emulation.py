@@ -323,7 +323,7 @@ def everything(ops):
     x, w, b = normal(6, 70), normal(70, 50), normal(50)  # 300 results: more than a block has threads
     y = ops.dense(x, w, b)
     keep(y, ops.relu(y), ops.relu_backward(y, ops.relu(y), True, True), ops.multiply(y, y))
-    keep(ops.dense_backward_data(y, w), *ops.dense_backward_weights(x, y), ops.zeros(50))
+    keep(ops.dense_backward_data(y, w), ops.dense_backward_weights(x, y), ops.zeros(50))
     loss = ops.zeros(1)
     keep(*ops.softmax_cross_entropy(y, ops.put(np.array([0, 49, 1, 1, 7, 2])), loss))
     keep(ops.dropout_mask((5, 7), 0.4, np.random.default_rng(3)))

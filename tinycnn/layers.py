@@ -39,7 +39,7 @@ class Product(NamedTuple):
 
 def multiplied(ops, grads):
     """Return {name: gradient} of a layer with every `Product` multiplied out."""
-    return {k: ops.dense_backward_weights(*g)[0] if isinstance(g, Product) else g for k, g in grads.items()}
+    return {k: ops.dense_backward_weights(*g) if isinstance(g, Product) else g for k, g in grads.items()}
 
 
 def _glorot_uniform(shape, fan_in, fan_out, rng):

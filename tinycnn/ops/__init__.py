@@ -61,15 +61,8 @@ def get_ops(name="auto", dtype="float32"):
         "auto" takes the fastest that is available.
     dtype : "float32" or "float64"
 
-    Returns
-    -------
-    Ops
-        An object with the methods of `tinycnn.ops.reference.Ops`.
-
-    Raises
-    ------
-    InputError
-        Unknown backend or dtype, or a backend that cannot run here.
+    Returns an object with the methods of `tinycnn.ops.reference.Ops`; raises InputError for an unknown backend or
+    dtype, or a backend that cannot run here.
     """
     choose(name, ("auto", *BACKENDS), "backend")
     choose(str(dtype), ("float32", "float64"), "dtype")

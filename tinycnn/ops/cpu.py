@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from . import kernels, reference, sparse, thin, winograd
-from .geometry import windows
+from .geometry import central, windows
 from .parallel import PARTS, run
 from .reference import Algorithms, adam_constants
 from .simd import LANES, round_up, whole_vectors
@@ -28,10 +28,9 @@ class Ops(reference.Ops):
     """See `tinycnn.ops.reference.Ops`: the same contract, fast."""
 
     name = "cpu"
-    late_products = True
     FROM_REFERENCE = (  # few and small, or no arithmetic: NumPy is as good
         "asarray", "put", "take", "from_images", "to_numpy", "contiguous", "zeros", "dropout_mask", "multiply",
-        "column_sums", "relu", "softmax_cross_entropy",
+        "column_sums", "relu", "relu_backward", "softmax_cross_entropy", "sgd_step",
     )  # fmt: skip
 
     def empty(self, shape, dtype):
@@ -82,18 +81,9 @@ class Ops(reference.Ops):
             inside = (r < OH)[:, None, None] & (c < OW)[:, None]
             return np.where(inside, dy[:, r.clip(max=OH - 1)[:, None], c.clip(max=OW - 1)], self.dtype.type(0))
         if how == "center":  # as if all maxima stood there
-            r, c = np.arange(OH) * stride[0] - top, np.arange(OW) * stride[1] - left
-            i, j = (r + (window[0] - 1) // 2).clip(0, H - 1) - r, (c + (window[1] - 1) // 2).clip(0, W - 1) - c
-            switches = np.empty(dy.shape, np.uint8)
-            switches[...] = (i[:, None] * window[1] + j)[..., None]
+            switches = np.tile(central((H, W), window, stride, padding), (len(dy), 1, 1, dy.shape[3]))
         dx = np.empty(shape, dy.dtype)
         run(kernels.unpool2d, dy, switches, dx, *window, *stride, top, left)
-        return dx
-
-    def relu_backward(self, dy, y, mask=True, rectify=False):
-        dx = np.empty_like(dy)
-        arrays = (a.reshape(-1) for a in (dy, y, dx))
-        run(kernels.relu_backward, *arrays, mask, rectify, size=dy.size)
         return dx
 
     def dense(self, x, w, b):
@@ -106,10 +96,10 @@ class Ops(reference.Ops):
         run(kernels.dense_backward_data, dy, w, dx, size=w.size)
         return dx
 
-    def dense_backward_weights(self, x, dy, out=None):
-        dw = np.empty((x.shape[1], dy.shape[1]), dy.dtype) if out is None else out
+    def dense_backward_weights(self, x, dy):
+        dw = np.empty((x.shape[1], dy.shape[1]), dy.dtype)
         run(kernels.dense_backward_weights, x, _packed(dy), dw, size=dw.size)
-        return dw, self.column_sums(dy)
+        return dw
 
     def dense_adam_step(self, p, x, dy, m, v, lr, beta1, beta2, eps, t, decay=0.0):
         constants = adam_constants(self.dtype, lr, beta1, beta2, eps, t, decay)
@@ -118,10 +108,6 @@ class Ops(reference.Ops):
     def adam_step(self, p, g, m, v, lr, beta1, beta2, eps, t, decay=0.0):
         constants = adam_constants(self.dtype, lr, beta1, beta2, eps, t, decay)
         run(kernels.adam_step, *(a.reshape(-1) for a in (p, g, m, v)), *constants, size=p.size)
-
-    def sgd_step(self, p, g, v, lr, momentum):
-        arrays = (a.reshape(-1) for a in (p, g, v))
-        run(kernels.sgd_step, *arrays, *map(self.dtype.type, (lr, momentum)), size=p.size)
 
     def average(self, mean, p, rate):
         run(kernels.average, mean.reshape(-1), p.reshape(-1), self.dtype.type(rate), size=p.size)

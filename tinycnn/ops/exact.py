@@ -6,8 +6,7 @@ those that the bias rounds to one number. Winograd's transforms (winograd.py) ro
 different in its last bits, and a switch names another than the first. Three stages mend this, in the windows where an
 error could decide (`near`, of `pool_image`):
 
-1. List the candidates: outputs within `slack` of the largest. Those that see the same pixels have one sum: the first of
-   them stands for all (a `twin`).
+1. List the candidates: outputs within `slack` of the largest; of those that see the same pixels the first (a `twin`).
 2. Recompute them by plain sums, where there are several or the ReLU may be off.
 3. The first of the largest wins.
 
@@ -15,15 +14,14 @@ Promised: where all plain sums are exact in any order (small integers), and wher
 numbers, the switch is that of the layers. Elsewhere it is a maximum to the rounding of plain sums, whose order is free.
 
 The bound (`slacks`). With V = B' x B and U = G w G' the error of an output is a sum over points e of a_e times that of
-(U V)_e, of the size u |U_e| |V_e|: u the rounding unit, |.| the Euclidean norm over channels, a entries of A', b the
-norms of the rows of B', |V_e| <= b_e F, F the norm of a whole tile of x. Errors of different points are as good as
-independent, so that their squares add up:
+(U V)_e, of the size u |U_e| |V_e|: u the rounding unit, |.| the norm over channels, a entries of A', b the norms of the
+rows of B', |V_e| <= b_e F, F the norm of a whole tile of x. Errors of different points are as good as independent:
 
     |error| <= BOUND u F sqrt(sum over e of a_e^2 b_e^2 |U_e|^2)
 
-It scales with |x| |w|, as the errors do, whatever cancels in the sum. For BOUND = 1 the largest seen is 0.47 of it
-where Winograd is used, usually 0.1 to 0.3. (All roundings in one direction would be some hundred times more; they
-never are.) Two outputs differ by two errors, and the bias adds its own rounding.
+It scales with |x| |w|, as the errors do, whatever cancels. With 1 for BOUND the largest seen is 0.47 of it, usually 0.1
+to 0.3. (All roundings in one direction would be some hundred times more; they never are.) Two outputs differ by two
+errors, and the bias adds its own rounding.
 """
 
 import numpy as np
@@ -98,18 +96,14 @@ def settle(conv, x, n, filters, corner, b, slack, near, y, switches, pool):
                 candidates = _choose(flat, starts[:size], k, b[k], best[k] - slack[k], known, twins, chosen)
                 first = np.argmax(chosen)
                 if candidates > 1 or best[k] <= slack[k]:
-                    y[n, r, c, k], first = _recompute(
-                        x, n, places, filters, corner, k, b[k], chosen, tiles[0], rows
-                    )  # fmt: skip
+                    found = _recompute(x, n, places, filters, corner, k, b[k], chosen, tiles[0], rows)
+                    y[n, r, c, k], first = found
                 switches[n, r, c, k] = (places[first, 0] - h0) * kw + places[first, 1] - v0
 
 
 @njit
 def _count_rivals(conv, starts, b, slack, best, rivals):
-    """Channel by channel the largest output, and how many are as large but for `slack`: 0 where nothing is in doubt.
-
-    Returns in how many channels something is.
-    """
+    """By channel the largest output, and how many equal it but for `slack`, 0 without doubt; how many are in doubt."""
     for k in range(len(b)):
         best[k], rivals[k] = -np.inf, 0
     for start in starts:

@@ -7,6 +7,8 @@ bottom and right. VALID never pads: out = floor((in - kernel) / stride) + 1. Any
 
 from typing import NamedTuple
 
+import numpy as np
+
 PADDINGS = ("SAME", "VALID")
 
 
@@ -36,3 +38,12 @@ def windows(shape, kernel, stride, padding):
     OH = (shape[0] + top + bottom - kernel[0]) // stride[0] + 1
     OW = (shape[1] + left + right - kernel[1]) // stride[1] + 1
     return OH, OW, top, left
+
+
+def central(shape, window, stride, padding):
+    """Return switches (OH, OW, 1) that name each window's centre, (k - 1) // 2, moved inside the image at a border."""
+    OH, OW, top, left = windows(shape, window, stride, padding)
+    r, c = np.arange(OH) * stride[0] - top, np.arange(OW) * stride[1] - left
+    i = (r + (window[0] - 1) // 2).clip(0, shape[0] - 1) - r
+    j = (c + (window[1] - 1) // 2).clip(0, shape[1] - 1) - c
+    return (i[:, None] * window[1] + j)[..., None].astype(np.uint8)

@@ -1,9 +1,9 @@
 """The primitives on an NVIDIA GPU: CuPy holds the arrays, cuBLAS multiplies, kernels.cu does the rest.
 
-A convolution is im2col and one 2-D matrix product, in chunks of images as large as a fixed share of the memory allows:
-on a GPU the cols of a hundred images cost less than many small launches. In a fused block it may be Winograd's minimal
-filtering instead (`Ops.algorithms`). Nothing here waits for the device, and nothing but `asarray`, `put`, `from_images`
-and `take` (from the host) or `to_numpy` and a loss without an array to go to (to the host) moves data between the two.
+A convolution is im2col and one product, in chunks of images as large as a fixed share of the memory allows; in a fused
+block it may be Winograd's minimal filtering (`Ops.algorithms`). Nothing here waits for the device, and nothing but
+`asarray`, `put`, `from_images` and `take` (from the host) or `to_numpy` and a loss without an array to go to (to the
+host) moves data between the two.
 
 Products are in full float32. The environment variable CUPY_TF32=1 lets cuBLAS round their factors to TF32's 10 bits.
 """
@@ -17,7 +17,7 @@ import numpy as np
 from cupy.cuda import cublas
 
 from . import reference
-from .geometry import windows
+from .geometry import central, windows
 from .reference import Algorithms, adam_constants
 from .workspace import Workspace
 
@@ -96,11 +96,9 @@ class Ops(reference.Ops):
             return x
         x = self.empty((len(rows), *images.shape[1:]), self.dtype)
         size = x.size // len(rows)
-        if moves is None:
-            self._rows("gather_images", len(rows), size, images, self.put(rows), x, len(rows), size)
-        else:
-            args = (images, self.put(rows), self.put(moves), x, len(rows), *images.shape[1:])
-            self._rows("gather_moved_images", len(rows), size, *args)
+        moves = np.zeros((len(rows), 3), np.int64) if moves is None else moves
+        args = (images, self.put(rows), self.put(moves), x, len(rows), *images.shape[1:])
+        self._rows("gather_images", len(rows), size, *args)
         return x
 
     def to_numpy(self, a):
@@ -134,9 +132,8 @@ class Ops(reference.Ops):
     def _gemm(self, a, b, out, ta=False, tb=False, beta=0):
         """out (M, N) = op(a) op(b) + beta out, op transposing what `ta` and `tb` say.
 
-        cuBLAS is called directly: cupy.matmul copies the transposed operands of a batch, cannot add to its output, and
-        takes longer to call. A row-major array is its transpose in column-major order, so out' = op(b)' op(a)' is
-        asked for.
+        cuBLAS is called directly: cupy.matmul copies transposed operands and cannot add to its output. A row-major
+        array is its transpose in column-major order: out' = op(b)' op(a)' is asked for.
         """
         (M, N), K = out.shape, a.shape[0 if ta else 1]
         handle, (one, beta) = cp.cuda.device.get_cublas_handle(), (self._scalars[i].ctypes.data for i in (1, beta))
@@ -175,12 +172,6 @@ class Ops(reference.Ops):
             cols = self._im2col(x[some], (kh, kw), stride, padding)
             self._gemm(cols, w.reshape(-1, K), y[some].reshape(-1, K))
 
-    def _backward_weights(self, x, dy, dw, stride, padding):
-        kh, kw, C, K = dw.shape
-        for some in self._chunks(len(x), math.prod(dy.shape[1:3]) * kh * kw * C):
-            cols = self._im2col(x[some], (kh, kw), stride, padding)
-            self._gemm(cols, dy[some].reshape(-1, K), dw.reshape(-1, K), ta=True, beta=int(some.start > 0))
-
     def conv2d(self, x, w, b, stride=(1, 1), padding="SAME"):
         OH, OW, _, _ = windows(x.shape[1:], w.shape[:2], stride, padding)
         y = self.empty((len(x), OH, OW, w.shape[3]), self.dtype)
@@ -200,9 +191,11 @@ class Ops(reference.Ops):
             self._rows("col2im", len(pixels) * H, W * C, cols, pixels, *sizes)
         return dx
 
-    def conv2d_backward_weights(self, x, dy, shape, stride=(1, 1), padding="SAME"):
-        dw = self.empty(shape, self.dtype)
-        self._backward_weights(x, dy, dw, stride, padding)
+    def conv2d_backward_weights(self, x, dy, shape, stride=(1, 1), padding="SAME", out=None):
+        dw, (kh, kw, C, K) = self.empty(shape, self.dtype) if out is None else out, shape
+        for some in self._chunks(len(x), math.prod(dy.shape[1:3]) * kh * kw * C):
+            cols = self._im2col(x[some], (kh, kw), stride, padding)
+            self._gemm(cols, dy[some].reshape(-1, K), dw.reshape(-1, K), ta=True, beta=int(some.start > 0))
         return dw, self.column_sums(dy)
 
     # -- convolution by Winograd's minimal filtering (winograd.py), in the fused block alone ---------------------
@@ -247,33 +240,31 @@ class Ops(reference.Ops):
 
     def maxpool2d(self, x, window, stride, padding="SAME"):
         OH, OW, top, left = windows(x.shape[1:], window, stride, padding)
-        N, _, _, C = x.shape
-        y = self.empty((N, OH, OW, C), self.dtype)
+        y = self.empty((len(x), OH, OW, x.shape[3]), self.dtype)
         switches = self.empty(y.shape, np.uint8)
-        self._rows("maxpool2d", N * OH, OW * C, x, y, switches, *x.shape, OH, OW, *window, *stride, top, left)
+        self._rows(
+            "maxpool2d", len(x) * OH, OW * x.shape[3], x, y, switches, *x.shape, OH, OW, *window, *stride, top, left
+        )
         return y, switches
 
     def unpool2d(self, dy, switches, shape, window, stride, padding="SAME", how="switches", out=None):
         """As the reference's; or with S*N signals dy for the switches of N images."""
         dx, (N, H, W, C) = self.empty(shape, self.dtype) if out is None else out, shape
         OH, OW, top, left = windows((H, W), window, stride, padding)
-        if how == "switches":
-            rows, columns = -(-(H + top) // stride[0]), -(-(W + left) // stride[1])
-            sizes = (len(switches), N, H, W, C, OH, OW, *window, *stride, top, left)
-            self._rows("unpool2d", N * rows, columns * C, dy, switches, dx, *sizes)
-        else:
-            kernel = window if how == "center" else ()
-            sizes = (N, H, W, C, OH, OW, *kernel, *stride, top, left)
-            self._rows(f"unpool2d_{how}", N * H, W * C, dy, dx, *sizes)
+        if how == "repeat":
+            self._rows("unpool2d_repeat", N * H, W * C, dy, dx, N, H, W, C, OH, OW, *stride, top, left)
+            return dx
+        if how == "center":  # as if all maxima stood there
+            switches = self.put(np.tile(central((H, W), window, stride, padding), (N, 1, 1, C)))
+        rows, columns = -(-(H + top) // stride[0]), -(-(W + left) // stride[1])
+        sizes = (len(switches), N, H, W, C, OH, OW, *window, *stride, top, left)
+        self._rows("unpool2d", N * rows, columns * C, dy, switches, dx, *sizes)
         return dx
 
     # -- conv -> relu -> pool ----------------------------------------------------------------------------------
 
     def algorithms(self, shape, w_shape, block):
-        """Which algorithm serves a block: Winograd's filtering where it pays, but plain sums for pictures' decisions.
-
-        A picture asks for them by `exact`, or sends back a rectified signal, in which a zero is to stay one.
-        """
+        """Winograd's filtering where it pays; plain sums for `exact`, and for signals whose zeros are to stay."""
         kh, kw, C, K = w_shape
         if (kh, kw, *block.stride) == (3, 3, 1, 1) and min(C, K) >= LEAST_CHANNELS:
             why = f"3x3 at stride 1, {LEAST_CHANNELS} channels or more; where pictures need exact sums, im2col"
@@ -312,7 +303,7 @@ class Ops(reference.Ops):
         if self.algorithms(x.shape, w.shape, block).weights == WINOGRAD:
             self._winograd_weights(x, signal, dw, block.padding)
         else:
-            self._backward_weights(x, signal, dw, block.stride, block.padding)
+            self.conv2d_backward_weights(x, signal, w.shape, block.stride, block.padding, dw)
         return dw, self.column_sums(dy)
 
     def conv_relu_pool_backward_data(self, w, y, switches, dy, shape, block, mask, rectify, work, out=None):
@@ -367,10 +358,10 @@ class Ops(reference.Ops):
         self._gemm(dy, w, out, tb=True)
         return out
 
-    def dense_backward_weights(self, x, dy, out=None):
-        out = self.empty((x.shape[1], dy.shape[1]), self.dtype) if out is None else out
-        self._gemm(x, dy, out, ta=True)
-        return out, self.column_sums(dy)
+    def dense_backward_weights(self, x, dy):
+        dw = self.empty((x.shape[1], dy.shape[1]), self.dtype)
+        self._gemm(x, dy, dw, ta=True)
+        return dw
 
     # -- sums, loss, optimizers -----------------------------------------------------------------------------------
 

@@ -15,7 +15,6 @@
 // The output positions r0 <= r < r1 of windows that cover input position h; the same for columns.
 __device__ int first_window(int h, int k, int s, int before) { int r = h + before - k + s; return r < 0 ? 0 : r / s; }
 __device__ int last_window(int h, int s, int before, int count) { int r = (h + before) / s + 1; return r < count ? r : count; }
-__device__ int clip(int v, int size) { return v < 0 ? 0 : v < size ? v : size - 1; }
 
 // -- images and labels -----------------------------------------------------------------------------------------------
 
@@ -23,18 +22,11 @@ extern "C" __global__ void images_to_real(const unsigned char* images, real* x, 
     FOR_EACH(i, n) x[i] = images[i] / (real)255;
 }
 
-extern "C" __global__ void gather_images(const unsigned char* images, const long long* rows, real* x, int count, int size) {
-    FOR_ROWS(n, count) {
-        const unsigned char* image = images + rows[n] * size;
-        FOR_EACH(q, size) x[n * (long long)size + q] = image[q] / (real)255;
-    }
-}
-
 // moves (count, 3): down, to the right, flipped; see the reference. What comes in at a border is the mirrored image.
 __device__ int mirrored(int i, int size) { return size - 1 - abs(size - 1 - abs(i)); }
 
-extern "C" __global__ void gather_moved_images(const unsigned char* images, const long long* rows, const long long* moves,
-                                               real* x, int count, int H, int W, int C) {
+extern "C" __global__ void gather_images(const unsigned char* images, const long long* rows, const long long* moves,
+                                         real* x, int count, int H, int W, int C) {
     int size = H * W * C;
     FOR_ROWS(n, count) {
         const unsigned char* image = images + rows[n] * size;
@@ -99,8 +91,7 @@ extern "C" __global__ void add_bias(real* y, const real* b, int K, long long n) 
 
 // -- pooling ---------------------------------------------------------------------------------------------------------
 //
-// A kernel asks once for the usual windows, whose sizes the compiler then knows: it unrolls the loops, and all the
-// loads of a window are under way at once.
+// A kernel asks once for the usual windows, whose sizes the compiler then knows: all loads of one are under way at once.
 
 #define FOR_USUAL_WINDOWS(f, ...) \
     do { \
@@ -161,10 +152,9 @@ extern "C" __global__ void pool_image(const real* conv, const real* b, real* y, 
     if (q < OW * C) FOR_USUAL_WINDOWS(pool_row, conv, b, true, y, switches, p, q);
 }
 
-// A thread owns the sh x sw pixels that start where a window starts. They are covered by that window and by those a few
-// strides before it, the same for all of them: pixel (i, j) stands in the window d, e strides before at place
-// (i + d sh, j + e sw), and collects the window's value if its switch says so. The p.N signals dy are several for each of
-// the `images` that the switches are of: signal n is of image n % images.
+// A thread owns the sh x sw pixels that start where a window starts, which that window and those a few strides before it
+// cover: pixel (i, j) stands in the window d, e strides before at place (i + d sh, j + e sw), and collects its value if
+// its switch says so. The p.N signals dy are several for each of `images` images: signal n is of image n % images.
 template <int KH, int KW, int SH, int SW>
 __device__ void unpool_row(const real* dy, const unsigned char* switches, real* dx, int images, const Pool& p, int q,
                            int blocks) {
@@ -212,23 +202,6 @@ extern "C" __global__ void unpool2d_repeat(const real* dy, real* dx, int N, int 
         int r = (row % H + top) / sh;
         long long at = (((long long)(row / H) * OH + r) * OW + c) * C + q % C;
         dx[(long long)row * W * C + q] = r < OH && c < OW ? dy[at] : 0;
-    }
-}
-
-// The window's centre, moved inside the image at a border, still lies in the window: only those that cover the pixel count.
-extern "C" __global__ void unpool2d_center(const real* dy, real* dx, int N, int H, int W, int C, int OH, int OW,
-                                           int kh, int kw, int sh, int sw, int top, int left) {
-    int q = blockIdx.x * blockDim.x + threadIdx.x;
-    if (q >= W * C) return;
-    int v = q / C, k = q % C, c0 = first_window(v, kw, sw, left), c1 = last_window(v, sw, left, OW);
-    FOR_ROWS(row, N * H) {
-        int h = row % H, r1 = last_window(h, sh, top, OH);
-        real sum = 0;
-        for (int r = first_window(h, kh, sh, top); r < r1; ++r)
-            for (int c = c0; c < c1; ++c)
-                if (clip(r * sh - top + (kh - 1) / 2, H) == h && clip(c * sw - left + (kw - 1) / 2, W) == v)
-                    sum += dy[(((long long)(row / H) * OH + r) * OW + c) * C + k];
-        dx[(long long)row * W * C + q] = sum;
     }
 }
 

@@ -1,10 +1,8 @@
 """The CPU's kernels: Numba functions that only index and compute; outputs are given.
 
-A convolution never builds im2col for a whole batch: a few image rows at a time, so that the tile of cols stays in cache
-between being written and being multiplied.
-
-Every kernel does part `part` of `parts` (parallel.py runs them): every element of an output has one owner, and sums
-over images are added up part by part in a fixed order.
+A convolution builds im2col for a few image rows at a time, so that cols stay in cache until they are multiplied. Every
+kernel does part `part` of `parts` (parallel.py): every element of an output has one owner, and sums over images are
+added up part by part in a fixed order.
 """
 
 import numpy as np
@@ -152,15 +150,6 @@ def unpool2d(part, parts, dy, switches, dx, kh, kw, sh, sw, top, left):
 
 
 @kernel
-def relu_backward(part, parts, dy, y, dx, mask, rectify):
-    first, last = share(len(dy), part, parts)
-    dy, y, dx = dy[first:last], y[first:last], dx[first:last]
-    for i in range(len(dy)):
-        passes = (y[i] > 0 or not mask) and (dy[i] > 0 or not rectify)
-        dx[i] = dy[i] if passes else 0
-
-
-@kernel
 def largest(part, parts, dx, out):
     """out (N, H, W) = max(out, |dx| over colours and signals)."""
     N, H, W = out.shape
@@ -269,15 +258,6 @@ def _adam(p, g, m, v, rate, gain1, gain2, correction2, eps, shrink):
         m[i] += gain1 * (g[i] - m[i])
         v[i] += gain2 * (g[i] * g[i] - v[i])
         p[i] = p[i] * shrink - rate * m[i] / (np.sqrt(v[i] * correction2) + eps)
-
-
-@kernel
-def sgd_step(part, parts, p, g, v, lr, momentum):
-    first, last = share(len(p), part, parts)
-    p, g, v = p[first:last], g[first:last], v[first:last]
-    for i in range(len(p)):
-        v[i] = momentum * v[i] + g[i]
-        p[i] -= lr * v[i]
 
 
 @kernel

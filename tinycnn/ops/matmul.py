@@ -1,8 +1,7 @@
 """Matrix products for Numba kernels, from the blocks of simd.py that stay in registers.
 
-A BLAS would pack its operands, has threads of its own that must be held back, and takes microseconds to be called:
-for the small and narrow products of these kernels it reaches half of this speed. All arrays are flat, with an offset
-and strides.
+A BLAS packs its operands, has threads of its own and takes microseconds to be called: for products as small and narrow
+as these it reaches half of this speed. All arrays are flat, with an offset and strides.
 """
 
 import numpy as np

@@ -1,8 +1,7 @@
 """How the CPU's kernels share the cores: fixed parts of the work, handed to threads as they become free.
 
-A kernel is compiled for one thread, releases the interpreter's lock, and does part `part` of `parts`. The parts do not
-depend on the number of threads and each owns what it writes, so neither do the results. (Numba's own `prange` would do
-the same, but takes three times as long to compile.)
+A kernel is compiled for one thread, releases the interpreter's lock, and does part `part` of `parts`, whatever the
+number of threads; each part owns what it writes. (Numba's own `prange` takes three times as long to compile.)
 
 The number of threads is Numba's (environment variable NUMBA_NUM_THREADS; default: all cores this process may use).
 """

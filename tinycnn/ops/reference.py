@@ -36,7 +36,6 @@ class Ops:
     """
 
     name = "reference"
-    late_products = False  # whether dense_adam_step gains by not keeping the gradient
 
     def __init__(self, dtype="float32"):
         self.dtype = np.dtype(dtype)
@@ -167,8 +166,7 @@ class Ops:
     def conv_relu_pool(self, x, w, b, block, work, exact=False):
         """(y, switches) of maxpool2d(relu(conv2d(x))), a `geometry.Block`; they may live in `work` until its next use.
 
-        exact, for pictures: where a fast convolution's rounding could decide, the plain sum does. Pixels that tie (a
-        black background) must tie here too, or a switch names another than the first of them.
+        exact, for pictures: where a fast convolution's rounding could decide, the plain sum does; see exact.py.
         """
         return self.maxpool2d(self.relu(self.conv2d(x, w, b, *block[:2])), *block[2:])
 
@@ -201,11 +199,7 @@ class Ops:
 
     def relu_backward(self, dy, y, mask=True, rectify=False):
         """dx = dy * (y > 0 if mask) * (dy > 0 if rectify); y is the ReLU's output. See rules.py."""
-        passes = np.ones(dy.shape, bool)
-        if mask:
-            passes &= y > 0
-        if rectify:
-            passes &= dy > 0
+        passes = ((y > 0) | (not mask)) & ((dy > 0) | (not rectify))
         return np.where(passes, dy, self.dtype.type(0))
 
     def dropout_mask(self, shape, rate, rng):
@@ -240,9 +234,9 @@ class Ops:
         """dx (N, in) = dy (N, out) w', in `out` if given."""
         return np.matmul(dy, w.T, out=out)
 
-    def dense_backward_weights(self, x, dy, out=None):
-        """(dw (in, out), db (out,)), dw in `out` if given."""
-        return np.matmul(x.T, dy, out=out), self.column_sums(dy)
+    def dense_backward_weights(self, x, dy):
+        """dw (in, out); db is `column_sums` of dy."""
+        return x.T @ dy
 
     def column_sums(self, a):
         """The sum (K,) of a (..., K) over all axes but the last."""
@@ -278,7 +272,7 @@ class Ops:
 
     def dense_adam_step(self, p, x, dy, m, v, lr, beta1, beta2, eps, t, decay=0.0):
         """`adam_step` on the weights p (in, out) of a dense layer, for the gradient x' dy, which nobody else needs."""
-        self.adam_step(p, self.dense_backward_weights(x, dy)[0], m, v, lr, beta1, beta2, eps, t, decay)
+        self.adam_step(p, self.dense_backward_weights(x, dy), m, v, lr, beta1, beta2, eps, t, decay)
 
     def sgd_step(self, p, g, v, lr, momentum):
         """One step of gradient descent with momentum, in place on p and v: v = momentum v + g, p -= lr v."""

@@ -3,9 +3,8 @@
 A 2x2 pool leaves a gradient at one convolution output in four, the ReLU at half of those. Each is one product of a
 number with a window: dw[k] += g * x[window] and dx[window] += g * w[k], whose rows of kw * C elements are contiguous.
 They are listed first, then summed in registers: by filter for dw, by convolution output for dx. For dw of 5x5 windows,
-and those of pixels, that is less work than any dense way; else Winograd's filtering (winograd.py) does better. Pictures
-need dx alone, by any rule, often of many signals through the same switches (a class each). The deconvnet's rule leaves
-nothing out: its lists are full, and still right.
+and those of pixels, that is less work than any dense way; else winograd.py does better. Pictures need dx alone, by any
+rule, often of many signals through the same switches. The deconvnet's lists are full, and still right.
 """
 
 import llvmlite.ir as ir
@@ -26,50 +25,42 @@ CACHED = 1 << 16  # elements of the rows of images that a thread has at work: ha
 UNITS = 1 << 14  # pooled units that a thread has listed for dw
 
 
-def _sums(onto):
-    """Make `sum_rows` and, which adds the sum `onto` what is there, `add_rows`."""
+@intrinsic
+def sum_rows(typingctx, out, o, rows, r, step, chosen, first, apart, factors, f, places, p, count, onto):
+    """Sum VECTORS vectors, `step` apart, of `count` chosen rows, each row times its factor, to out[o : o + BLOCK].
 
-    @intrinsic
-    def sums(typingctx, out, o, rows, r, step, chosen, first, apart, factors, f, places, p, count):
-        """Sum VECTORS vectors, `step` apart, of `count` chosen rows, each row times its factor, to out[o : o + BLOCK].
+    >>> for v in range(VECTORS):
+    ...     total = out[o + v * LANES :][:LANES]
+    ...     vectors = (rows[r + chosen[first + e] * apart + v * step :][:LANES] for e in range(count))
+    ...     products = (row * factors[f + places[p + e]] for e, row in enumerate(vectors))
+    ...     total[:] = sum(products, total.copy() if onto else 0)
+    """
+    signature = numba.void(
+        out, int64, rows, int64, int64, chosen, int64, int64, factors, int64, places, int64, int64, numba.boolean
+    )  # fmt: skip
 
-        >>> for v in range(VECTORS):
-        ...     total = out[o + v * LANES :][:LANES]
-        ...     vectors = (rows[r + chosen[first + e] * apart + v * step :][:LANES] for e in range(count))
-        ...     products = (row * factors[f + places[p + e]] for e, row in enumerate(vectors))
-        ...     total[:] = sum(products, total.copy() if onto else 0)
-        """
-        signature = numba.void(
-            out, int64, rows, int64, int64, chosen, int64, int64, factors, int64, places, int64, int64
-        )  # fmt: skip
+    def codegen(context, builder, sig, args):
+        out, rows, chosen, factors, places = simd.pointers(context, builder, sig, args, 0, 2, 5, 8, 10)
+        step, apart, count, onto = args[4], args[7], args[12], args[13]
+        real, item = simd.element(context, sig)
+        vector = ir.VectorType(real, LANES)
+        offsets = [builder.mul(step, number(v)) for v in range(VECTORS)]
+        results = [vector_at(builder, out, number(v * LANES), vector) for v in range(VECTORS)]
+        begin = [builder.select(onto, builder.load(total, align=item), simd.zero(vector)) for total in results]
 
-        def codegen(context, builder, sig, args):
-            out, rows, chosen, factors, places = simd.pointers(context, builder, sig, args, 0, 2, 5, 8, 10)
-            step, apart, count = args[4], args[7], args[12]
-            real, item = simd.element(context, sig)
-            vector = ir.VectorType(real, LANES)
-            offsets = [builder.mul(step, number(v)) for v in range(VECTORS)]
-            results = [vector_at(builder, out, number(v * LANES), vector) for v in range(VECTORS)]
-            begin = [builder.load(result, align=item) if onto else simd.zero(vector) for result in results]
+        def add(e, totals):
+            row, place = (builder.sext(builder.load(builder.gep(a, [e])), simd.I64) for a in (chosen, places))
+            row, factor = builder.gep(rows, [builder.mul(row, apart)]), builder.load(builder.gep(factors, [place]))
+            factor = simd.spread(builder, factor, vector)
+            values = (builder.load(vector_at(builder, row, offset, vector), align=item) for offset in offsets)
+            products = (builder.fmul(value, factor, flags=simd.CONTRACT) for value in values)
+            return [builder.fadd(total, product, flags=simd.CONTRACT) for total, product in zip(totals, products)]
 
-            def add(e, totals):
-                row, place = (builder.sext(builder.load(builder.gep(a, [e])), simd.I64) for a in (chosen, places))
-                row, factor = builder.gep(rows, [builder.mul(row, apart)]), builder.load(builder.gep(factors, [place]))
-                factor = simd.spread(builder, factor, vector)
-                values = (builder.load(vector_at(builder, row, offset, vector), align=item) for offset in offsets)
-                products = (builder.fmul(value, factor, flags=simd.CONTRACT) for value in values)
-                return [builder.fadd(total, product, flags=simd.CONTRACT) for total, product in zip(totals, products)]
+        for result, value in zip(results, simd.sum_loop(builder, count, begin, add, "rows")):
+            builder.store(value, result, align=item)
+        return context.get_dummy_value()
 
-            for result, value in zip(results, simd.sum_loop(builder, count, begin, add, "rows")):
-                builder.store(value, result, align=item)
-            return context.get_dummy_value()
-
-        return signature, codegen
-
-    return sums
-
-
-sum_rows, add_rows = _sums(False), _sums(True)
+    return signature, codegen
 
 
 # -- dw: a list of windows for each filter ---------------------------------------------------------------------------
@@ -133,7 +124,7 @@ def _backward_weights(
                 for i in range(0, ch, down):
                     for q in range(0, length, along):
                         o, start = ((part * K + k) * rows + i) * length + q, i * width + q
-                        add_rows(out, o, padded, start, step, corners, f, 1, gradients, f, order, 0, counts[k])
+                        sum_rows(out, o, padded, start, step, corners, f, 1, gradients, f, order, 0, counts[k], True)
 
 
 # -- dx: a list of units for each convolution output -----------------------------------------------------------------
@@ -261,9 +252,9 @@ def _backward_data(
                         for s in range(count_of_signals):
                             o, to, f = ((s0 + s) * N + n) * OH * OW * K, s * P + q, s * longest
                             if rectify:
-                                sum_rows(sums, to, w, q, LANES, channels, p, P, factors, f, order, 0, count)
+                                sum_rows(sums, to, w, q, LANES, channels, p, P, factors, f, order, 0, count, False)
                             else:
-                                sum_rows(sums, to, w, q, LANES, channels, p, P, signals, o, units, p, count)
+                                sum_rows(sums, to, w, q, LANES, channels, p, P, signals, o, units, p, count, False)
                     for s in range(count_of_signals):  # from the ring's row of h to its end, then from its start
                         o = s * size + v * C
                         add_window(back, o + turn * width, width, sums, s * P, ch - turn, length)

@@ -1,9 +1,8 @@
 """conv -> bias -> relu -> max-pool for few input channels (pixels), in one pass over the images.
 
 An image is copied once inside a border of zeros. A window's row is then kw * C contiguous numbers, and neighbouring
-windows start C apart: the convolution of four or six of them at a time is a matrix product whose operand need not be
-built (no im2col). The output of an image stays in cache until it is pooled. Its sums are plain, in one order: exact.py
-has nothing to mend.
+windows start C apart: the convolution of four or six of them is a matrix product whose operand need not be built. The
+output of an image stays in cache until it is pooled. Its sums are plain: exact.py has nothing to mend.
 """
 
 import numpy as np

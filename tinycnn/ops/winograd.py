@@ -10,9 +10,9 @@ product (tiles, C)(C, K). The adjoint gives the gradients (dw for 3x3 alone; for
 
     dw = G' [ (B' x B)' (A dy A') ] G, summed over tiles;    dx = the convolution of dy with the flipped weights
 
-A group of images is taken through the whole block at a time: its convolution output lives in a scratch array per thread
-and is pooled while it is in cache. The transforms enlarge rounding errors: in float32 to 2e-6 to 8e-6 of the largest
-output, and beyond all proportion to it where channels cancel (exact.py).
+A group of images is taken through the block at a time: its convolution output is pooled while it is in cache. The
+transforms enlarge rounding errors: in float32 to 2e-6 to 8e-6 of the largest output, and beyond all proportion to it
+where channels cancel (exact.py).
 """
 
 import functools
@@ -43,10 +43,7 @@ G = {
 
 
 def forward(x, w, b, y, switches, corner, pool, work, exact=False):
-    """Fill y and switches with the pooled block; `corner` is the padding (top, left), `pool` as in block.py.
-
-    exact: decide as plain sums do which of a window is the first maximum and whether the ReLU is on; see exact.py.
-    """
+    """Fill y and switches with the pooled block; `corner` is the padding (top, left), `pool` as in block.py."""
     k = len(w)
     kernels, U = _kernels(k), transform_weights(whole_vectors(w))
     filters, per, least = np.empty((0,) * 4, w.dtype), np.empty(0, w.dtype), np.full(b.shape, w.dtype.type(-1))
@@ -86,10 +83,7 @@ def transform_weights(w):
 
 
 def _scratch(x, K, k, work, tiles=TILES):
-    """Per thread: the convolution's side of a group of images (output or signal), and two transforms of its tiles.
-
-    So many images are taken together that their tiles make whole chunks.
-    """
+    """Per thread: output or signal of a group of images, whose tiles make whole chunks, and two transforms of them."""
     _, H, W, C = x.shape
     group = max(1, tiles // (-(-H // 4) * -(-W // 4)))
     # One point more than there are: tiles a power of two apart would share a few lines of the cache.

@@ -13,18 +13,12 @@ class Workspace:
         Whose arrays they are.
     exact : bool
         For pictures: a block's maxima are those of plain sums; see `Ops.conv_relu_pool`.
-
-    Attributes
-    ----------
-    generation : int
-        The number of forward passes that have used it: those before the last have lost their arrays.
-    lock : threading.RLock
-        Held while a pass uses it.
     """
 
     def __init__(self, ops, exact=False):
         self._ops, self._arrays, self.exact = ops, {}, exact
-        self.generation, self.lock = 0, threading.RLock()
+        self.generation = 0  # forward passes that have used it: those before the last have lost their arrays
+        self.lock = threading.RLock()  # held while a pass uses it
 
     def __call__(self, key, shape, dtype):
         """Return an uninitialised array; its contents last until the same `key` is asked for again."""
