@@ -74,7 +74,7 @@ def settle(conv, x, n, filters, corner, b, slack, near, y, switches, pool):
     # of the outputs of a window: row and column, where they begin in conv, their first twins, which are candidates
     places, starts = np.empty((kh * kw, 2), np.int64), np.empty(kh * kw, np.int64)
     twins, chosen = np.empty(kh * kw, np.int64), np.empty(kh * kw, np.bool_)
-    best, rivals = np.empty(K, x.dtype), np.empty(K, np.int32)
+    best, rivals = np.empty(K, x.dtype), np.empty(K, x.dtype)
     for r in range(OH):
         for c in range(OW):
             if not near[r, c]:
@@ -86,15 +86,18 @@ def settle(conv, x, n, filters, corner, b, slack, near, y, switches, pool):
                     size += 1
             if not _count_rivals(flat, starts[:size], b, slack, best, rivals):
                 continue
-            known = False
+            twins[:] = -1
             for k in range(K):
                 if rivals[k] == 0:
                     continue
-                if rivals[k] > 1 and not known:
-                    known = True
-                    _find_twins(x, n, places[:size], filters, corner, tiles, twins)
-                candidates = _choose(flat, starts[:size], k, b[k], best[k] - slack[k], known, twins, chosen)
-                first = np.argmax(chosen)
+                chosen[:], candidates, first = False, 0, kh * kw
+                for e in range(size):
+                    if flat[starts[e] + k] + b[k] >= best[k] - slack[k]:
+                        if rivals[k] > 1 and twins[e] < 0:
+                            twins[e] = _first_twin(x, n, places, e, filters, corner, tiles)
+                        twin = twins[e] if rivals[k] > 1 else e
+                        candidates += not chosen[twin]
+                        chosen[twin], first = True, min(first, twin)
                 if candidates > 1 or best[k] <= slack[k]:
                     found = _recompute(x, n, places, filters, corner, k, b[k], chosen, tiles[0], rows)
                     y[n, r, c, k], first = found
@@ -104,31 +107,31 @@ def settle(conv, x, n, filters, corner, b, slack, near, y, switches, pool):
 @njit
 def _count_rivals(conv, starts, b, slack, best, rivals):
     """By channel the largest output, and how many equal it but for `slack`, 0 without doubt; how many are in doubt."""
-    for k in range(len(b)):
-        best[k], rivals[k] = -np.inf, 0
+    best[:], rivals[:], one = -np.inf, 0, best.dtype.type(1)
     for start in starts:
         outputs = conv[start : start + len(b)]
         for k in range(len(b)):
-            best[k] = max(best[k], outputs[k] + b[k])
+            value = outputs[k] + b[k]
+            best[k] = value if value > best[k] else best[k]
     for start in starts:
         outputs = conv[start : start + len(b)]
         for k in range(len(b)):
-            rivals[k] += np.int32(outputs[k] + b[k] >= best[k] - slack[k])
-    found = np.int32(0)
+            rivals[k] += one if outputs[k] + b[k] >= best[k] - slack[k] else 0
+    found = 0
     for k in range(len(b)):
         doubt = (best[k] >= -slack[k]) & ((rivals[k] > 1) | (best[k] <= slack[k]))
         rivals[k] = rivals[k] if doubt else 0
-        found += np.int32(rivals[k] > 0)
+        found += doubt
     return found
 
 
 @njit
-def _find_twins(x, n, places, filters, corner, tiles, twins):
-    """twins[e] = the first output of the window that sees the same pixels as output e."""
-    for e in range(len(places)):
-        twins[e] = 0
-        while twins[e] < e and not _same(x, n, places[e], places[twins[e]], filters, corner, tiles):
-            twins[e] += 1
+def _first_twin(x, n, places, e, filters, corner, tiles):
+    """The first output of the window that sees the same pixels as output e."""
+    for t in range(e):
+        if _same(x, n, places[e], places[t], filters, corner, tiles):
+            return t
+    return e
 
 
 @njit
@@ -148,20 +151,8 @@ def _same(x, n, place, other, filters, corner, tiles):
 
 
 @njit
-def _choose(conv, starts, k, bias, least, known, twins, chosen):
-    """Stage 1: mark the outputs of at least `least`, of twins the first; how many there are."""
-    chosen[:], count = False, 0
-    for e in range(len(starts)):
-        if conv[starts[e] + k] + bias >= least:
-            first = twins[e] if known else e
-            count += not chosen[first]
-            chosen[first] = True
-    return count
-
-
-@njit
 def _recompute(x, n, places, filters, corner, k, bias, chosen, tile, rows):
-    """Stages 2 and 3: (the largest by plain sums of what is marked, after the ReLU; the first place that has it)."""
+    """Stages 2 and 3: (the largest by plain sums of what is chosen, after the ReLU; the first place that has it)."""
     best, first = x.dtype.type(0), 0
     for e in range(len(chosen)):
         if chosen[e]:

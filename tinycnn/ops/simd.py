@@ -236,11 +236,12 @@ def _pool(size):
     def pool(typingctx, x, x0, row, down, pixel, right, b, b0, rectify, slack, slack0, y, y0, switches, s0, length):
         """Pool one window, all channels: bias, the FIRST maximum and, to `rectify`, ReLU, after which all may be 0.
 
-        What hangs over the image, farther than `down` or `right`, is replaced by the last inside, which has had its
-        turn. Returns whether an error of slack[k] might decide otherwise somewhere: see `_near`.
+        What hangs over the image, farther than `down` or `right`, never wins. Returns whether an error of slack[k]
+        might decide otherwise somewhere: see `_near`.
 
-        >>> places = [min(i * row, down) + min(j * pixel, right) for i in range(size) for j in range(size)]
-        >>> values = np.array([x[x0 + place :][:length] for place in places]) + b[b0:][:length]
+        >>> places = [(i * row, j * pixel) for i in range(size) for j in range(size)]
+        >>> values = np.array([x[x0 + o + q :][:length] + b[b0:][:length] for o, q in places])
+        >>> values[[o > down or q > right for o, q in places]] = -np.inf
         >>> y[y0:][:length] = np.maximum(values.max(0), 0) if rectify else values.max(0)
         >>> switches[s0:][:length] = (np.maximum(values, 0) if rectify else values).argmax(0)
         >>> second, best = np.sort(np.vstack([0 * values[0] - np.inf, values]), 0)[-2:]
@@ -261,10 +262,11 @@ def _pool(size):
 
             def offsets(step, most):
                 steps = [builder.mul(step, number(i)) for i in range(size)]
-                return [builder.select(builder.icmp_signed("<", o, most), o, most) for o in steps]
+                inside = [builder.icmp_signed("<=", o, most) for o in steps]
+                return [(i, builder.select(i, o, most)) for i, o in zip(inside, steps)]
 
             downs, rights = offsets(args[2], args[3]), offsets(args[4], args[5])
-            places = [builder.gep(x, [builder.add(o, q)]) for o in downs for q in rights]
+            places = [(builder.and_(i, j), builder.gep(x, [builder.add(o, q)])) for i, o in downs for j, q in rights]
 
             def loop(first, last, wide):
                 def of(element):
@@ -278,10 +280,10 @@ def _pool(size):
 
                 with cgutils.for_range_slice(builder, first, last, number(wide), I64) as (k, _):
                     bias = load(b, k)
-                    best, where = builder.fadd(load(places[0], k), bias), constant(flag, 0)
-                    second = constant(real, float("-inf"))
-                    for i, place in enumerate(places[1:], 1):
-                        value = builder.fadd(load(place, k), bias)
+                    best, where = builder.fadd(load(places[0][1], k), bias), constant(flag, 0)
+                    second = never = constant(real, float("-inf"))
+                    for i, (inside, place) in enumerate(places[1:], 1):
+                        value = builder.select(inside, builder.fadd(load(place, k), bias), never)
                         wins = builder.fcmp_ordered(">", value, best)
                         loser, best = builder.select(wins, best, value), builder.select(wins, value, best)
                         where = builder.select(wins, constant(flag, i), where)
