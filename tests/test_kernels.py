@@ -48,7 +48,7 @@ def cases():
     yield simd.dots1, {**DOTS, "rows": 1, "columns": 1}
     yield simd.dots2, {**DOTS, "rows": 2, "columns": 4}
     yield sparse.sum_rows, {**SUMS, "onto": False}
-    yield sparse.sum_rows, {**SUMS, "onto": True}
+    yield sparse.add_rows, {**SUMS, "onto": True}
     for size, loop in ((1, simd.pool1), (2, simd.pool2), (3, simd.pool3)):
         for ties in (False, True):
             yield loop, pool(size, True, ties, -1)

@@ -239,10 +239,10 @@ class Network:
         """
         at = self.check_layer(trace.upto if at is None else at)
         rule = rules.by_layer(rule, self.layer_names, unpool)
-        dy = self._signal(trace, dy, at)
+        signal = self._signal(trace, dy, at)
         with trace.lock:
-            dx = self.ops.to_numpy(walk.backward(self, trace, dy, at, rule))
-            return dx if trace.work is None else dx.copy()
+            dx = self.ops.to_numpy(walk.backward(self, trace, signal, at, rule))
+            return _apart(dx, dy) if trace.work is None else dx.copy()
 
     def backward_each(self, trace, at=None, rule="gradient"):
         """Send ones back from each unit (or map) of a layer, one at a time; keep the largest absolute signal.
@@ -291,13 +291,13 @@ class Network:
         return grads
 
     def _signal(self, trace, dy, at):
-        """The signal at a layer as an array of the backend, of its own memory."""
+        """The signal at a layer as an array of the backend."""
         trace.check(at)
         shape = tuple(trace.outputs[at].shape)
         given = tuple(dy.shape if hasattr(dy, "shape") else np.shape(dy))
         if given != shape:
             raise InputError(f"the signal at {at!r} must have that layer's shape {shape}, got {given}")
-        return _apart(self.ops.asarray(dy), dy)
+        return self.ops.asarray(dy)
 
     # -- geometry ----------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit
 
 from .parallel import kernel
-from .simd import LANES, dots1, dots2, products1, products4, products6
+from .simd import LANES, dots1, dots2, products1, products4, products6, rowwise
 
 ROWS = 256  # of a matrix that are packed together: 16 kB of float32 for each LANES columns
 
@@ -47,6 +47,9 @@ def multiply_transposed(a, a0, ai, b, b0, bj, c, c0, ci, m, n, k):
                         dots1(a, a0 + r * ai, ai, b, b0 + s * bj, bj, c, c0 + r * ci + s, ci, k)
 
 
+_copy = rowwise(lambda row: [row], 1)
+
+
 @kernel
 def pack(b, r0, r1, packed, rows):
     """Copy b[r0:r1], LANES columns by LANES columns, to where each of them has its `rows` rows together."""
@@ -55,8 +58,7 @@ def pack(b, r0, r1, packed, rows):
         for c in range(0, columns, LANES):
             source, to, inside = np.uintp(r * columns + c), np.uintp(c * rows + (r - r0) * LANES), columns - c
             if inside >= LANES:
-                for q in range(LANES):
-                    packed[to + np.uintp(q)] = flat[source + np.uintp(q)]
+                _copy(flat, source, 0, packed, to, 0, LANES)
             else:
                 for q in range(LANES):
                     packed[to + np.uintp(q)] = flat[source + np.uintp(q)] if q < inside else 0

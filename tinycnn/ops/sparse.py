@@ -25,42 +25,50 @@ CACHED = 1 << 16  # elements of the rows of images that a thread has at work: ha
 UNITS = 1 << 14  # pooled units that a thread has listed for dw
 
 
-@intrinsic
-def sum_rows(typingctx, out, o, rows, r, step, chosen, first, apart, factors, f, places, p, count, onto):
-    """Sum VECTORS vectors, `step` apart, of `count` chosen rows, each row times its factor, to out[o : o + BLOCK].
+def _sums(onto):
+    """Make `sum_rows` and, which adds the sum `onto` what is there, `add_rows`."""
 
-    >>> for v in range(VECTORS):
-    ...     total = out[o + v * LANES :][:LANES]
-    ...     vectors = (rows[r + chosen[first + e] * apart + v * step :][:LANES] for e in range(count))
-    ...     products = (row * factors[f + places[p + e]] for e, row in enumerate(vectors))
-    ...     total[:] = sum(products, total.copy() if onto else 0)
-    """
-    signature = numba.void(
-        out, int64, rows, int64, int64, chosen, int64, int64, factors, int64, places, int64, int64, numba.boolean
-    )  # fmt: skip
+    @intrinsic
+    def sums(typingctx, out, o, rows, r, step, chosen, first, apart, factors, f, places, p, count):
+        """Sum VECTORS vectors, `step` apart, of `count` chosen rows, each row times its factor, to out[o : o + BLOCK].
 
-    def codegen(context, builder, sig, args):
-        out, rows, chosen, factors, places = simd.pointers(context, builder, sig, args, 0, 2, 5, 8, 10)
-        step, apart, count, onto = args[4], args[7], args[12], args[13]
-        real, item = simd.element(context, sig)
-        vector = ir.VectorType(real, LANES)
-        offsets = [builder.mul(step, number(v)) for v in range(VECTORS)]
-        results = [vector_at(builder, out, number(v * LANES), vector) for v in range(VECTORS)]
-        begin = [builder.select(onto, builder.load(total, align=item), simd.zero(vector)) for total in results]
+        >>> for v in range(VECTORS):
+        ...     total = out[o + v * LANES :][:LANES]
+        ...     vectors = (rows[r + chosen[first + e] * apart + v * step :][:LANES] for e in range(count))
+        ...     products = (row * factors[f + places[p + e]] for e, row in enumerate(vectors))
+        ...     total[:] = sum(products, total.copy() if onto else 0)
+        """
+        signature = numba.void(
+            out, int64, rows, int64, int64, chosen, int64, int64, factors, int64, places, int64, int64
+        )  # fmt: skip
 
-        def add(e, totals):
-            row, place = (builder.sext(builder.load(builder.gep(a, [e])), simd.I64) for a in (chosen, places))
-            row, factor = builder.gep(rows, [builder.mul(row, apart)]), builder.load(builder.gep(factors, [place]))
-            factor = simd.spread(builder, factor, vector)
-            values = (builder.load(vector_at(builder, row, offset, vector), align=item) for offset in offsets)
-            products = (builder.fmul(value, factor, flags=simd.CONTRACT) for value in values)
-            return [builder.fadd(total, product, flags=simd.CONTRACT) for total, product in zip(totals, products)]
+        def codegen(context, builder, sig, args):
+            out, rows, chosen, factors, places = simd.pointers(context, builder, sig, args, 0, 2, 5, 8, 10)
+            step, apart, count = args[4], args[7], args[12]
+            real, item = simd.element(context, sig)
+            vector = ir.VectorType(real, LANES)
+            offsets = [builder.mul(step, number(v)) for v in range(VECTORS)]
+            results = [vector_at(builder, out, number(v * LANES), vector) for v in range(VECTORS)]
+            begin = [builder.load(result, align=item) if onto else simd.zero(vector) for result in results]
 
-        for result, value in zip(results, simd.sum_loop(builder, count, begin, add, "rows")):
-            builder.store(value, result, align=item)
-        return context.get_dummy_value()
+            def add(e, totals):
+                row, place = (builder.sext(builder.load(builder.gep(a, [e])), simd.I64) for a in (chosen, places))
+                row, factor = builder.gep(rows, [builder.mul(row, apart)]), builder.load(builder.gep(factors, [place]))
+                factor = simd.spread(builder, factor, vector)
+                values = (builder.load(vector_at(builder, row, offset, vector), align=item) for offset in offsets)
+                products = (builder.fmul(value, factor, flags=simd.CONTRACT) for value in values)
+                return [builder.fadd(total, product, flags=simd.CONTRACT) for total, product in zip(totals, products)]
 
-    return signature, codegen
+            for result, value in zip(results, simd.sum_loop(builder, count, begin, add, "rows")):
+                builder.store(value, result, align=item)
+            return context.get_dummy_value()
+
+        return signature, codegen
+
+    return sums
+
+
+sum_rows, add_rows = _sums(False), _sums(True)
 
 
 # -- dw: a list of windows for each filter ---------------------------------------------------------------------------
@@ -124,7 +132,7 @@ def _backward_weights(
                 for i in range(0, ch, down):
                     for q in range(0, length, along):
                         o, start = ((part * K + k) * rows + i) * length + q, i * width + q
-                        sum_rows(out, o, padded, start, step, corners, f, 1, gradients, f, order, 0, counts[k], True)
+                        add_rows(out, o, padded, start, step, corners, f, 1, gradients, f, order, 0, counts[k])
 
 
 # -- dx: a list of units for each convolution output -----------------------------------------------------------------
@@ -165,10 +173,10 @@ def backward_data(w, y, switches, dy, dx, corner, pool, mask, rectify, work):
 
 
 @njit
-def _list_units(y, switches, dy, n, r, masked, several, table, units, channels, longest, counts, sw):
+def _list_units(y, switches, dy, n, r, floor, idle, table, units, channels, longest, counts, sw):
     """Append the units of pooled row r of image n, as far as they send something back, to their outputs' lists.
 
-    A unit is off where its ReLU is (if `masked`), or where the one signal is 0. Of `several` signals all are taken.
+    Those do whose value lies above `floor` and whose signal is not `idle`.
     """
     OW, K = y.shape[2:]
     for c in range(OW):
@@ -178,7 +186,7 @@ def _list_units(y, switches, dy, n, r, masked, several, table, units, channels, 
             count = counts[p]
             to = p * np.uintp(longest) + np.uintp(count)
             units[to], channels[to] = unit + k, k
-            counts[p] = count + (((value[k] > 0) | (not masked)) & ((d[k] != 0) | several))
+            counts[p] = count + ((value[k] > floor) & (d[k] != idle))
 
 
 @njit
@@ -218,6 +226,8 @@ def _backward_data(
     S = len(dy) // N
     groups = (S + group - 1) // group
     table, order = np.empty(kh * kw, np.int64), np.arange(longest).astype(np.int32)
+    floor = dy.dtype.type(0 if mask else -1)  # a ReLU's output is never below 0: without a mask every unit is above it
+    idle = dy.dtype.type(0 if S == 1 else np.nan)  # nothing equals NaN: of several signals every unit sends something
     # all flat: a slice costs more than what is done with it
     back, units, channels, factors, sums = (
         back.reshape(-1), units.reshape(-1), channels.reshape(-1), factors.reshape(-1), sums.reshape(-1)
@@ -233,7 +243,7 @@ def _backward_data(
         for r in range(OH):
             for s in range(kh * kw):
                 table[s] = (r * sh - top + s // kw) % kh * W + s % kw - left
-            _list_units(y, switches, dy, n, r, mask, S > 1, table, units, channels, longest, counts, sw)
+            _list_units(y, switches, dy, n, r, floor, idle, table, units, channels, longest, counts, sw)
             h1 = min(H, (r + 1) * sh - top) if r < OH - 1 else H
             for h in range(h0, h1):
                 turn = h % ch
@@ -252,9 +262,9 @@ def _backward_data(
                         for s in range(count_of_signals):
                             o, to, f = ((s0 + s) * N + n) * OH * OW * K, s * P + q, s * longest
                             if rectify:
-                                sum_rows(sums, to, w, q, LANES, channels, p, P, factors, f, order, 0, count, False)
+                                sum_rows(sums, to, w, q, LANES, channels, p, P, factors, f, order, 0, count)
                             else:
-                                sum_rows(sums, to, w, q, LANES, channels, p, P, signals, o, units, p, count, False)
+                                sum_rows(sums, to, w, q, LANES, channels, p, P, signals, o, units, p, count)
                     for s in range(count_of_signals):  # from the ring's row of h to its end, then from its start
                         o = s * size + v * C
                         add_window(back, o + turn * width, width, sums, s * P, ch - turn, length)
