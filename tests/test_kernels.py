@@ -1,6 +1,9 @@
 """The CPU's hand-made loops against the NumPy in their docstrings; the switches of its fast blocks, adversarially."""
 
 import inspect
+import os
+import subprocess
+import sys
 
 import numba
 import numpy as np
@@ -72,6 +75,35 @@ def test_a_hand_made_loop_is_the_numpy_of_its_docstring(loop, arguments):
         if isinstance(ours[name], np.ndarray):
             np.testing.assert_allclose(ours[name], plain[name], rtol=1e-5, atol=1e-5, err_msg=name)
     assert found is None or found == plain["result"]
+
+
+@pytest.mark.slow
+def test_kernels_of_two_sizes_that_two_processes_compiled_serve_a_third(tmp_path):
+    """Compiled code is found by name: one size must not run for the other. Each must have come from a file."""
+    code = """if True:
+        import sys, numpy as np, numba
+        from tinycnn import Network, gradcheck, losses
+        from tinycnn.layers import *
+        from tinycnn.ops.workspace import Workspace
+        for k in map(int, sys.argv[1:]):
+            specs = [Conv2D("c", 32, k), ReLU("r"), MaxPool2D("p", 2, 2), Flatten("f"), Dense("d", 3)]
+            net, plain = (Network(specs, (9, 8, 16), backend=b) for b in ("cpu", "reference"))
+            x = np.random.default_rng(0).random((4, 9, 8, 16), np.float32)
+            trace, expected, dy = net.forward(x, work=net.workspace()), plain.forward(x), np.ones((4, 3))
+            assert gradcheck.relative_error(trace["d"], expected["d"]) < 1e-4
+            assert gradcheck.relative_error(net.backward(trace, dy), plain.backward(expected, dy)) < 1e-4
+            for layer, g in plain.param_grads(expected, dy).items():
+                for name, a in net.param_grads(trace, dy)[layer].items():
+                    assert gradcheck.relative_error(a, g[name]) < 1e-4
+        from tinycnn.ops import winograd
+        print(sum(sum(f.stats.cache_misses.values()) for k in (3, 5) for f in vars(winograd._kernels(k)).values()
+                  if hasattr(f, "stats")))
+    """
+    for sizes in (["3"], ["5"], ["5", "3"]):
+        env = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+        run = subprocess.run([sys.executable, "-c", code, *sizes], capture_output=True, text=True, env=env)
+        assert run.returncode == 0, run.stderr
+    assert run.stdout.strip() == "0"
 
 
 # -- which output of a window is the first maximum -------------------------------------------------------------------

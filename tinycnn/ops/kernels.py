@@ -50,9 +50,7 @@ def conv2d(part, parts, x, w, b, y, kh, kw, sh, sw, top, left, rows):
         r1 = min(r0 + rows, OH)
         im2col(x, n, r0, r1, kh, kw, sh, sw, top, left, OW, cols)
         out = pixels[(n * OH + r0) * OW : (n * OH + r1) * OW]
-        multiply(
-            cols.reshape(-1), 0, L, 1, w, 0, columns, tile.reshape(-1), 0, columns, len(out), columns, L, False
-        )  # fmt: skip
+        multiply(cols.reshape(-1), 0, L, 1, w, 0, columns, tile.reshape(-1), 0, columns, len(out), columns, L, False)
         for q in range(len(out)):
             for k in range(K):
                 out[q, k] = tile[q, k] + b[k]

@@ -33,9 +33,8 @@ class _Cache(FunctionCache):
         self._cache_file = IndexDataCacheFile(cache_path=self._cache_path, filename_base=base, source_stamp=_stamp())
 
     def _index_key(self, sig, codegen):
-        """Kernels of one factory differ in its integers; the functions it closes over look new to each process."""
-        cells = (cell.cell_contents for cell in self._py_func.__closure__ or ())
-        return sig, codegen.magic_tuple(), tuple(value for value in cells if isinstance(value, int))
+        """Without what a kernel closes over: it looks new to each process. Kernels of one factory differ in name."""
+        return sig, codegen.magic_tuple()
 
 
 @functools.cache

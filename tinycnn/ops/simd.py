@@ -130,9 +130,7 @@ def _products(rows):
         """
         listed = isinstance(ak, numba.types.Array)
         step = ak if listed else int64
-        signature = numba.void(
-            a, int64, int64, step, b, int64, int64, c, int64, int64, int64, numba.boolean
-        )  # fmt: skip
+        signature = numba.void(a, int64, int64, step, b, int64, int64, c, int64, int64, int64, numba.boolean)
 
         def codegen(context, builder, sig, args):
             ai, ak, bk, ci, inner, onto = (args[i] for i in (2, 3, 6, 9, 10, 11))

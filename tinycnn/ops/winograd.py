@@ -194,12 +194,6 @@ def _correlate(v, s, dU, count):
 
 
 @njit
-def _tiles(images, H, W):
-    """How many 4 x 4 tiles cover some images of (H, W)."""
-    return images * ((H + 3) // 4) * ((W + 3) // 4)
-
-
-@njit
 def _place(q, H, W):
     """(image, row, column) where tile q of a group of images begins."""
     down, across = (H + 3) // 4, (W + 3) // 4
@@ -216,11 +210,18 @@ def _kernels(k):
     transform, transform_back = _both_ways(_times(G[k]), k, n), _both_ways(_times(G[k].T), n, k)
     signal_to_points = _both_ways(_signal, 4, 6)  # of 3x3 alone, as what goes back to weights
 
+    def sized(function):
+        """Compiled code that is read from disk is found by its name alone, so that each size needs names of its own."""
+        function.__qualname__ += str(k)
+        return function
+
     @kernel
+    @sized
     def weights(w, size, U):
         transform(w, 0, k * size, size, np.empty(n * k * size, w.dtype), U, 0, n * size, size, size)
 
     @kernel
+    @sized
     def weights_back(dU, size, dw):
         transform_back(dU, 0, n * size, size, np.empty(n * k * size, dU.dtype), dw, 0, k * size, size, size)
 
@@ -246,11 +247,13 @@ def _kernels(k):
                     flat[to + np.uintp(p)] = tile[o + np.uintp(p)]
 
     @njit
+    @sized
     def convolve(x, x0, y, y0, images, U, corner, v, out, tile, d):
         """Images x0 on of x, convolved to images y0 on of y, len(v) tiles at a time."""
         H, W = x.shape[1:3]
-        for q0 in range(0, _tiles(images, H, W), len(v)):
-            count = min(len(v), _tiles(images, H, W) - q0)
+        tiles = images * ((H + 3) // 4) * ((W + 3) // 4)
+        for q0 in range(0, tiles, len(v)):
+            count = min(len(v), tiles - q0)
             for q in range(count):
                 g, r, c = _place(q0 + q, H, W)
                 take_tile(x, x0 + g, r - corner[0], c - corner[1], tile, d, v, q)
@@ -260,6 +263,7 @@ def _kernels(k):
                 put_tile(out, q, d, y, y0 + g, r, c, tile)
 
     @kernel
+    @sized
     def forward(part, parts, conv, v, out, x, U, filters, per, least, b, y, switches, corner, pool):
         tile, d = np.empty(n * n * v.shape[2], x.dtype), np.empty(n * n * v.shape[2], x.dtype)
         near, slack = np.empty(y.shape[1:3], np.bool_), least
@@ -275,6 +279,7 @@ def _kernels(k):
                     settle(conv[g], x, n0 + g, filters, corner, b, slack, near, y, switches, pool)
 
     @kernel
+    @sized
     def backward_data(part, parts, signal, v, out, U, y, switches, dy, dx, corner, pool):
         tile, d = np.empty(n * n * v.shape[2], dx.dtype), np.empty(n * n * v.shape[2], dx.dtype)
         db = np.zeros(dy.shape[3], dy.dtype)
@@ -286,6 +291,7 @@ def _kernels(k):
             convolve(signal, 0, dx, n0, images, U, corner, v, out, tile, d)
 
     @kernel
+    @sized
     def backward_weights(part, parts, signal, v, s, x, y, switches, dy, dU, dbs, corner, pool):
         H, W, _ = x.shape[1:]
         tile, d = np.empty(n * n * v.shape[2], x.dtype), np.empty(n * n * v.shape[2], x.dtype)
@@ -295,8 +301,9 @@ def _kernels(k):
             images = min(len(signal), last - n0)
             for g in range(images):
                 unpool_image(y, switches, dy, n0 + g, signal, g, dbs[part], pool)
-            for q0 in range(0, _tiles(images, H, W), len(v)):
-                count = min(len(v), _tiles(images, H, W) - q0)
+            tiles = images * ((H + 3) // 4) * ((W + 3) // 4)
+            for q0 in range(0, tiles, len(v)):
+                count = min(len(v), tiles - q0)
                 for q in range(count):
                     g, r, c = _place(q0 + q, H, W)
                     take_tile(x, n0 + g, r - corner[0], c - corner[1], tile, d, v, q)
