@@ -199,7 +199,7 @@ class Ops:
 
     def relu_backward(self, dy, y, mask=True, rectify=False):
         """dx = dy * (y > 0 if mask) * (dy > 0 if rectify); y is the ReLU's output. See rules.py."""
-        passes = ((y > 0) | (not mask)) & ((dy > 0) | (not rectify))
+        passes = (y > 0) & (dy > 0) if mask and rectify else y > 0 if mask else (dy > 0) | (not rectify)
         return np.where(passes, dy, self.dtype.type(0))
 
     def dropout_mask(self, shape, rate, rng):
