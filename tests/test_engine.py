@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinycnn import InputError, Network, get_ops, gradcheck, losses, models, optim, walk
+from tinycnn import InputError, Network, get_ops, gradcheck, losses, models, optim, train, walk
 from tinycnn.gradcheck import relative_error
 from tinycnn.layers import Cache, Conv2D, Dense, Dropout, Flatten, MaxPool2D, Product, ReLU, multiplied
 from tinycnn.ops.geometry import Block
@@ -479,6 +479,111 @@ def test_what_explains_the_algorithms_names_every_step_and_its_reason():
     assert "Winograd" in lines[2] and lines[0].split()[-1] == "because"
 
 
+ODD = {  # arrays of the right numbers in every way that NumPy has
+    "float64": lambda a: a.astype(np.float64),
+    "float16": lambda a: a.astype(np.float16),
+    "Fortran": np.asfortranarray,
+    "reversed": lambda a: a[::-1].copy()[::-1],
+    "strided": lambda a: np.repeat(a, 2, -1)[..., ::2],
+    "list": np.ndarray.tolist,
+    "big-endian": lambda a: a.astype(a.dtype.newbyteorder()),
+    "read-only": lambda a: np.broadcast_to(a, a.shape),
+    "unaligned": lambda a: np.frombuffer(b"x" + a.tobytes(), np.uint8)[1:].view(a.dtype).reshape(a.shape),
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_assigned_parameters_of_any_dtype_and_order_are_used_as_numbers(backend, kind):
+    net, dy = small_net(backend, "float32"), np.ones((2, 5))
+    x = np.random.default_rng(0).random((2, *net.input_shape), np.float32)
+    arrays = {layer: {k: net.ops.to_numpy(a) for k, a in p.items()} for layer, p in net.params.items()}
+    if kind == "float16":
+        arrays = {
+            layer: {k: a.astype(np.float16).astype(np.float32) for k, a in p.items()} for layer, p in arrays.items()
+        }
+
+    def results():
+        trace = net.forward(x, work=net.workspace())
+        return net.logits(x), net.backward(trace, dy), net.ops.to_numpy(net.param_grads(trace, dy)["c1"]["w"])
+
+    for layer, p in arrays.items():
+        net.params[layer] = dict(p)
+    expected = results()
+    for layer, p in arrays.items():
+        net.params[layer] = {k: ODD[kind](a) for k, a in p.items()}
+    assert all((a == e).all() for a, e in zip(results(), expected))
+    before = net.logits(x)
+    optim.step(
+        net.ops,
+        optim.SGD(0.1),
+        net.params,
+        net.param_grads(net.forward(x), dy),
+        optim.SGD().init(net.ops, net.params),
+        1,
+    )
+    assert (net.logits(x) != before).any()  # the arrays that are used are those that learn
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (
+            lambda p: p["c2"].update(w=p["c2"]["w"].transpose(3, 2, 0, 1).copy()),
+            r"params\['c2'\]\['w'\] must be numbers",
+        ),
+        (lambda p: p["d"].update(b=np.zeros(6)), r"params\['d'\]\['b'\].*shape \(5,\), got shape \(6,\)"),
+        (lambda p: p["d"].update(b=None), "must be numbers"),
+        (lambda p: p["d"].update(b=np.array(["a"] * 5)), "must be numbers"),
+        (lambda p: p["d"].update(b=np.zeros(5) * 1j), "must be numbers"),
+        (lambda p: p["d"].update(b=np.zeros((5, 1))), "shape"),
+        (lambda p: p["d"].pop("b"), r"params\['d'\] must hold w, b, got w"),
+        (lambda p: p["d"].update(c=p["d"]["b"]), "must hold w, b"),
+        (lambda p: p.pop("c1"), "params must hold the layers c1, c2"),
+        (lambda p: p.update(r1={}), "params must hold the layers"),
+        (lambda p: setattr(p["d"]["w"], "shape", p["d"]["w"].shape[::-1]), "must be numbers of shape"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Setting the shape:DeprecationWarning")
+def test_parameters_that_do_not_fit_are_refused_by_name_before_any_kernel_sees_them(change, message):
+    net, x, dy = small_net("cpu", "float32"), np.zeros((2, 23, 17, 2), np.float32), np.ones((2, 5))
+    trace, images = net.forward(x), np.zeros((4, 23, 17, 2), np.uint8)
+    change(net.params)
+    for call, *args in (
+        (net.logits, x),
+        (net.forward, x),
+        (net.backward, trace, dy),
+        (net.param_grads, trace, dy),
+        (net.save, "never"),
+        (train.fit, net, images, [0, 1, 2, 3]),
+    ):
+        with pytest.raises(InputError, match=message) as caught:
+            call(*args, **({"steps": 1, "batch_size": 2, "progress": False} if call is train.fit else {}))
+        assert "\n" not in str(caught.value)
+
+
+def test_an_empty_batch_gives_empty_answers(backend):
+    net, none = small_net(backend), np.zeros((0, 23, 17, 2))
+    assert net.logits(none).shape == net.forward(none)["d"].shape == (0, 5)
+    assert net.features(none, "p1").shape == (0, *net.shapes["p1"])
+
+
+def test_features_are_the_layers_outputs_in_batches_of_any_size(backend):
+    net, x = small_net(backend), np.random.default_rng(0).random((5, 23, 17, 2))
+    trace = net.forward(x)
+    for layer in ("r1", "p2", "c3", "d"):
+        for size in (2, 100):
+            assert relative_error(net.features(x, layer, batch_size=size), trace[layer]) < FUSED["float64"]
+
+
+def test_numpys_numbers_are_numbers(tmp_path):
+    specs = [Conv2D("c", np.int64(4), np.int32(3), (np.int8(1), 1)), Flatten("f"), Dropout("o", np.float32(0.5))]
+    meta = {"n": np.int64(1), "x": np.float32(0.5)}
+    net = Network([*specs, Dense("d", np.uint8(2))], np.array([4, 4, 1]), seed=np.int64(3), meta=meta)
+    net.save(tmp_path / "n.safetensors")
+    again = Network.load(tmp_path / "n.safetensors")
+    assert again.layers == net.layers and again.meta == {"n": 1, "x": 0.5}
+
+
 def test_dropout_works_in_training_alone():
     net = models.build("mnist", "cpu", dropout=0.5)
     x = np.random.default_rng(0).random((2, 28, 28, 1), np.float32)
@@ -545,9 +650,24 @@ def fast(net):
         (lambda net: Conv2D("c", 3, 3, padding=((3, 0), (0, 0))), r"each smaller than the window \(3, 3\)"),
         (lambda net: MaxPool2D("p", 2, padding=(1, 1)), "padding must be"),
         (lambda net: MaxPool2D("p", 2, padding=((0, 0.5), (0, 0))), "padding must be"),
-        (lambda net: Conv2D("c", 3, kernel=0), "integers >= 1"),
+        (lambda net: Conv2D("c", 3, kernel=0), "whole numbers of at least 1"),
+        (lambda net: Conv2D("c", 3, kernel=3.0), "kernel must be one or two whole numbers"),
+        (lambda net: Conv2D("c", 3, kernel=True), "whole numbers"),
+        (lambda net: Conv2D("c", 3, kernel=(3, 3, 3)), "one or two"),
+        (lambda net: Conv2D("c", 0), "'c': filters must be a whole number of at least 1, got 0"),
+        (lambda net: Conv2D("c", 2.0), "filters must be a whole number"),
+        (lambda net: Dense("d", -3), "'d': units must be a whole number"),
+        (lambda net: Dense("d", "5"), "units must be a whole number"),
+        (lambda net: Dropout("o", "half"), "rate must be a number"),
+        (lambda net: Network([Flatten("f")], (4.7, 4, 1)), "input_shape must be"),
+        (lambda net: Network([Flatten("f")], (4, 4, 1), seed=-1), "seed"),
+        (lambda net: Network([Flatten("a/b")], (4, 4, 1)), "without '/'"),
+        (lambda net: Network([Flatten("")], (4, 4, 1)), "at least one letter"),
+        (lambda net: Network([Flatten("f")], (4, 4, 1), meta={"x": object()}), "meta: must be text and numbers"),
+        (lambda net: net.logits(np.full((1, 28, 28, 1), 1e300)), r"x: values up to 1e\+300, beyond what float32 holds"),
+        (lambda net: net.logits(X, batch_size=2.5), "batch_size must be a whole number"),
         (lambda net: MaxPool2D("p", 17), "at most 256"),
-        (lambda net: Dropout("o", 1.0), r"\[0, 1\)"),
+        (lambda net: Dropout("o", 1.0), r"number in \[0, 1\)"),
     ],
 )
 def test_bad_input_gets_one_clear_line(call, message):

@@ -81,9 +81,14 @@ def check_labels(labels, N, classes, what="labels"):
     return labels.astype(np.int64)
 
 
+def is_whole(value, least=1):
+    """Whether a value is a whole number, Python's or NumPy's, of at least `least`; True and False are none."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= least
+
+
 def check_seed(seed):
     """Return `seed` as an int of any size, or raise an InputError: it must be a whole number of at least 0."""
-    if not (isinstance(seed, (int, np.integer)) and seed >= 0):
+    if not is_whole(seed, 0):
         raise InputError(f"seed: expected a whole number of at least 0, got {seed!r}")
     return int(seed)
 

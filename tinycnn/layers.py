@@ -12,13 +12,14 @@ linear layers (convolutions, dense).
 """
 
 import math
+import numbers
 import operator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from .errors import InputError
+from .errors import InputError, is_whole
 from .ops import geometry
 
 
@@ -49,11 +50,19 @@ def _glorot_uniform(shape, fan_in, fan_out, rng):
 
 
 def _pair(value, what, name):
-    """An int or a pair of ints >= 1 as a pair."""
-    pair = (value, value) if isinstance(value, int) else tuple(value)
-    if len(pair) != 2 or not all(isinstance(v, int) and v >= 1 for v in pair):
-        raise InputError(f"layer {name!r}: {what} must be one or two integers >= 1, got {value!r}")
-    return pair
+    """A whole number or a pair of them, at least 1, as a pair of ints."""
+    pair = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
+    if len(pair) != 2 or not all(is_whole(v) for v in pair):
+        raise InputError(f"layer {name!r}: {what} must be one or two whole numbers of at least 1, got {value!r}")
+    return tuple(map(int, pair))
+
+
+def _set(layer, what):
+    """Check and set the number of maps or units of a layer as an int."""
+    value = getattr(layer, what)
+    if not is_whole(value):
+        raise InputError(f"layer {layer.name!r}: {what} must be a whole number of at least 1, got {value!r}")
+    object.__setattr__(layer, what, int(value))
 
 
 def _padding(value, window, name):
@@ -125,6 +134,10 @@ class Conv2D(_Windowed):
     kernel: tuple = (3, 3)
     stride: tuple = (1, 1)
     padding: str = "SAME"
+
+    def __post_init__(self):
+        super().__post_init__()
+        _set(self, "filters")
 
     @property
     def window(self):
@@ -214,7 +227,7 @@ class Flatten(_Layer):
         return (math.prod(shape),)
 
     def forward(self, ops, p, x, training=None):
-        y = x.reshape(len(x), -1)
+        y = x.reshape(len(x), math.prod(x.shape[1:]))  # of no images as well
         return y, Cache(x, y)
 
     def backward(self, ops, p, cache, dy, rule):
@@ -227,6 +240,9 @@ class Dense(_Layer):
 
     name: str
     units: int
+
+    def __post_init__(self):
+        _set(self, "units")
 
     def output_shape(self, shape):
         if len(shape) != 1:
@@ -265,8 +281,9 @@ class Dropout(_Layer):
     rate: float = 0.5
 
     def __post_init__(self):
-        if not 0 <= self.rate < 1:
-            raise InputError(f"layer {self.name!r}: rate must lie in [0, 1), got {self.rate}")
+        if not (isinstance(self.rate, numbers.Real) and 0 <= self.rate < 1):
+            raise InputError(f"layer {self.name!r}: rate must be a number in [0, 1), got {self.rate!r}")
+        object.__setattr__(self, "rate", float(self.rate))
 
     def forward(self, ops, p, x, training=None):
         if training is None or self.rate == 0:

@@ -11,11 +11,12 @@ Many traces of one network may be alive at once: nothing is stored in it but its
 """
 
 import contextlib
+import json
 
 import numpy as np
 
 from . import rules, streams, walk
-from .errors import InputError, check_images, check_photographs, choose
+from .errors import InputError, check_images, check_photographs, choose, is_whole
 from .layers import multiplied
 from .ops import geometry, get_ops
 from .ops.workspace import Workspace
@@ -40,7 +41,7 @@ class Network:
     Attributes
     ----------
     params : dict of dict of array
-        `params[layer]["w"]` and `["b"]`; change them in place at will.
+        `params[layer]["w"]` and `["b"]`; change them in place at will, or assign others of the same shape.
     shapes : dict
         The output shape of each layer, without the batch axis.
 
@@ -60,22 +61,26 @@ class Network:
     def __init__(self, layers, input_shape, *, backend="auto", seed=0, dtype="float32", meta=None):
         self.layers = tuple(layers)
         self.layer_names = [layer.name for layer in self.layers]
+        bad = next((name for name in self.layer_names if not isinstance(name, str) or not name or "/" in name), None)
+        if bad is not None:
+            raise InputError(f"layer {bad!r}: a name is text of at least one letter, without '/'")
         repeated = {name for name in self.layer_names if self.layer_names.count(name) > 1}
         if repeated or not self.layers:
             raise InputError(f"a network needs layers with different names; repeated: {sorted(repeated)}")
-        self.input_shape = tuple(int(v) for v in input_shape)
-        if len(self.input_shape) != 3 or min(self.input_shape) < 1:
-            raise InputError(f"input_shape must be (H, W, C), all >= 1, got {tuple(input_shape)}")
+        if not (len(input_shape) == 3 and all(map(is_whole, input_shape))):
+            raise InputError(f"input_shape must be (H, W, C), whole numbers of at least 1, got {tuple(input_shape)}")
+        self.input_shape = tuple(map(int, input_shape))
         self.ops = get_ops(backend, str(np.dtype(dtype)))
         self.dtype = self.ops.dtype
-        self.meta = dict(meta or {})
-        self.shapes, self.params = {}, {}
+        self.meta = _plain(meta or {})
+        self.shapes, self.params, self._param_shapes = {}, {}, {}
         shape = self.input_shape
         for i, layer in enumerate(self.layers):
             self.shapes[layer.name] = layer.output_shape(shape)
             p = layer.init(shape, streams.rng(seed, "weights", i))
             if p:
                 self.params[layer.name] = {name: self.ops.asarray(a) for name, a in p.items()}
+                self._param_shapes[layer.name] = {name: np.shape(a) for name, a in p.items()}
             shape = self.shapes[layer.name]
 
     def __repr__(self):
@@ -103,8 +108,31 @@ class Network:
             shape = self.shapes[step.output if isinstance(step, walk.FUSED) else step.name]
         return _table(rows)
 
+    def check_params(self):
+        """Bring assigned parameters to the backend's dtype and order; raise an InputError where a shape does not fit.
+
+        Every way to the kernels leads through here: they trust shapes, types and order, and do not look again.
+        """
+        if set(self.params) != set(self._param_shapes):
+            raise InputError(
+                f"params must hold the layers {', '.join(self._param_shapes)}, got {', '.join(self.params)}"
+            )
+        for layer, shapes in self._param_shapes.items():
+            p = self.params[layer]
+            if set(p) != set(shapes):
+                raise InputError(f"params[{layer!r}] must hold {', '.join(shapes)}, got {', '.join(p)}")
+            for name, shape in shapes.items():
+                a = p[name]
+                if _shape(a) != shape or getattr(a, "dtype", np.dtype(float)).kind not in "fiu":
+                    raise InputError(
+                        f"params[{layer!r}][{name!r}] must be numbers of shape {shape}, got shape {_shape(a)}; "
+                        "weights of a convolution are (kh, kw, C, K), of a dense layer (in, out)"
+                    )
+                p[name] = self.ops.asarray(a)
+
     def arrays(self):
         """Return all parameters as {"LAYER/NAME": array}, the names that they have in files."""
+        self.check_params()
         return {f"{layer}/{k}": a for layer, p in self.params.items() for k, a in p.items()}
 
     def check_layer(self, name):
@@ -152,32 +180,42 @@ class Network:
         """
         x = check_images(x, self.input_shape, "x")
         upto = self.check_layer(self.layer_names[-1] if upto is None else upto)
-        own = _apart(self.ops.from_images(x), x)
+        own = _apart(self._batch(x), x)
         with work.lock if work else contextlib.nullcontext():
             return walk.forward(self, own, upto, work, training)
 
-    def logits(self, x, batch_size=100):
-        """The last layer's output for any number of images: NumPy in, NumPy out, memory for one batch at a time.
+    def _batch(self, x):
+        """Images as the backend's array; numbers too large for its dtype are refused."""
+        if x.dtype.itemsize > self.dtype.itemsize and x.size and np.abs(x).max() > np.finfo(self.dtype).max:
+            raise InputError(f"x: values up to {np.abs(x).max():g}, beyond what {self.dtype} holds; scale them")
+        return self.ops.from_images(x)
+
+    def features(self, x, layer, batch_size=100):
+        """Return a layer's output for any number of images: NumPy in, NumPy out, memory for one batch at a time.
 
         Parameters
         ----------
         x : array (N, H, W, C)
             As for `forward`.
+        layer : str
         batch_size : int
 
         Returns
         -------
-        numpy.ndarray (N, classes)
+        numpy.ndarray (N, ...)
         """
-        x = check_images(x, self.input_shape, "x")
-        if batch_size < 1:
-            raise InputError(f"batch_size must be at least 1, got {batch_size}")
-        out, work = np.empty((len(x), *self.shapes[self.layer_names[-1]]), self.dtype), Workspace(self.ops)
+        x, layer = check_images(x, self.input_shape, "x"), self.check_layer(layer)
+        if not is_whole(batch_size):
+            raise InputError(f"batch_size must be a whole number of at least 1, got {batch_size!r}")
+        out, work = np.empty((len(x), *self.shapes[layer]), self.dtype), Workspace(self.ops)
         for i in range(0, len(x), batch_size):
-            batch = self.ops.from_images(x[i : i + batch_size])
-            trace = walk.forward(self, batch, work=work)
-            out[i : i + batch_size] = self.ops.to_numpy(trace.outputs[trace.upto])
+            trace = walk.forward(self, self._batch(x[i : i + batch_size]), layer, work)
+            out[i : i + batch_size] = self.ops.to_numpy(trace.outputs[layer])
         return out
+
+    def logits(self, x, batch_size=100):
+        """Return the last layer's output, (N, classes), for any number of images; see `features`."""
+        return self.features(x, self.layer_names[-1], batch_size)
 
     def predict(self, images):
         """Return the class with the largest logit for each image, int64 (N,); see `predict_proba`."""
@@ -294,7 +332,7 @@ class Network:
         """The signal at a layer as an array of the backend."""
         trace.check(at)
         shape = tuple(trace.outputs[at].shape)
-        given = tuple(dy.shape if hasattr(dy, "shape") else np.shape(dy))
+        given = _shape(dy)
         if given != shape:
             raise InputError(f"the signal at {at!r} must have that layer's shape {shape}, got {given}")
         return self.ops.asarray(dy)
@@ -342,6 +380,18 @@ class Network:
 
 def _times(sizes):
     return " x ".join(map(str, sizes))
+
+
+def _shape(a):
+    return tuple(a.shape if hasattr(a, "shape") else np.shape(a))
+
+
+def _plain(meta):
+    """Facts as JSON holds them: NumPy's numbers become Python's."""
+    try:
+        return json.loads(json.dumps(dict(meta), default=lambda value: value.item()))
+    except (TypeError, ValueError, AttributeError) as e:
+        raise InputError(f"meta: must be text and numbers by name, as JSON holds them ({e})") from e
 
 
 def _apart(a, given):

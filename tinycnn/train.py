@@ -252,8 +252,8 @@ class _Run:
 
     def __init__(self, net, optimizer, settings, path):
         self.net, self.optimizer, self.settings, self.path = net, optimizer, settings, path
-        self.state = optimizer.init(net.ops, net.params)
         start = net.arrays().items()
+        self.state = optimizer.init(net.ops, net.params)
         self.mean = {k: p.copy() for k, p in start} if settings["average"] else {}
         self.best = {k: p.copy() for k, p in start} if settings["keep"] == "best" else {}
         self.last_is_best = False

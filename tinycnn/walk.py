@@ -161,6 +161,7 @@ def forward(net, x, upto=None, work=None, training=None):
     With a Workspace the steps are fused, and what the trace holds lives there. `training` is None, or the generator
     that dropout draws from.
     """
+    net.check_params()
     if work:
         work.generation += 1
     trace = Trace(net.ops, x, upto or net.layer_names[-1], work)
@@ -179,6 +180,7 @@ def backward(net, trace, dy, at, rules, grads=None):
     has any, and nothing is returned.
     """
     ops, N = net.ops, len(trace)
+    net.check_params()
     trace.check(at)
     way = list(_way(net, trace, at, rules))
     if grads is not None:

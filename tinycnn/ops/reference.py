@@ -43,8 +43,8 @@ class Ops:
     # -- arrays ------------------------------------------------------------------------------------------------
 
     def asarray(self, a):
-        """`a` as a contiguous array of the working dtype, where this backend computes."""
-        return np.ascontiguousarray(a, self.dtype)
+        """`a` itself if kernels can take it: of the working dtype, in order, to be written to; else a copy."""
+        return np.require(np.asarray(a, self.dtype), requirements="CAW")
 
     def put(self, a):
         """`a`, of its own dtype, where this backend computes: images and labels for `from_images` and `take`."""
