@@ -16,6 +16,7 @@ from scipy import stats
 
 import run_all
 from tinycnn import InputError
+from viz.report import results
 from viz.study import records, table
 from viz.study.__main__ import seeds
 from viz.study.stages import summary
@@ -122,10 +123,11 @@ def test_settings_are_never_mixed_and_the_line_names_both(several, tmp_path, cha
     shutil.copytree(several, tmp_path, dirs_exist_ok=True)
     before = (tmp_path / "digits" / "summary.json").read_bytes()
     folder = tmp_path / "digits" / "seed-3"
-    run, metrics = read(folder / "run.json"), read(folder / "metrics.json")
+    run, metrics = records.read_study(folder)
     change(run, metrics)
-    (folder / "run.json").write_text(json.dumps(run))
-    (folder / "metrics.json").write_text(json.dumps(metrics))
+    text = results.dumps(metrics)
+    (folder / "metrics.json").write_text(text)
+    results.write(folder / "run.json", run | {"metrics_sha256": results.sha256(text.encode())})
     assert call(["--summarize", tmp_path]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "seed-3" in error

@@ -81,11 +81,16 @@ def check_labels(labels, N, classes, what="labels"):
     return labels.astype(np.int64)
 
 
+def check_whole(value, what, least=1):
+    """Return `value`, Python's or NumPy's, as an int of any size, or raise: it must be whole, and at least `least`."""
+    if not (isinstance(value, (int, np.integer)) and value >= least):
+        raise InputError(f"{what}: expected a whole number of at least {least}, got {value!r}")
+    return int(value)
+
+
 def check_seed(seed):
-    """Return `seed` as an int of any size, or raise an InputError: it must be a whole number of at least 0."""
-    if not (isinstance(seed, (int, np.integer)) and seed >= 0):
-        raise InputError(f"seed: expected a whole number of at least 0, got {seed!r}")
-    return int(seed)
+    """Return `seed` as an int; see `check_whole`."""
+    return check_whole(seed, "seed", 0)
 
 
 def check_text(text, what):
