@@ -68,7 +68,7 @@ def test_one_command_leaves_every_stage_its_pictures_numbers_and_weights(done):
     for stage in STAGES:
         assert list((done / "digits" / stage).glob("*.png")) and metrics["stages"][stage]
     assert (done / "digits" / "weights.safetensors").stat().st_size > 3136 * 1024 * 4
-    assert not list(done.rglob("*.tmp-*"))
+    assert not list(done.rglob(".tinycnn-*"))
 
 
 def test_every_figure_is_in_the_report_with_caption_and_alt_text(done):
@@ -236,7 +236,7 @@ def test_a_full_disk_costs_one_line_and_nothing_that_was_there(done, tmp_path, c
     error = capsys.readouterr().err.rstrip("\n").split("\n")[-1]
     assert error.startswith("run_all.py: error: cannot write") and ".safetensors" in error
     assert (tmp_path / "digits" / "weights.safetensors").read_bytes() == b"from an earlier run"
-    assert not list(tmp_path.rglob("*.tmp-*"))
+    assert not list(tmp_path.rglob(".tinycnn-*"))
 
 
 def test_ctrl_c_keeps_the_training_and_says_how_to_go_on(tmp_path, capsys, monkeypatch):

@@ -20,11 +20,30 @@ from .errors import InputError
 
 
 @contextlib.contextmanager
+def temporary_path(folder):
+    """Yield the path of a new, empty file in `folder`, which is made if need be; it is removed at the end.
+
+    So is what processes of this machine that are gone left there.
+    """
+    path = Path(folder) / f"{TEMPORARY}{os.getpid()}-{next(_COUNT)}.tmp"
+    _WRITING.add(path.name)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_remains(path.parent)
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+        yield path
+    finally:
+        with contextlib.suppress(OSError):  # what went wrong with the folder is said already
+            path.unlink()
+        _WRITING.discard(path.name)
+
+
+@contextlib.contextmanager
 def atomic_path(path):
     """Yield a temporary path beside `path`; on success it becomes `path`, on any error it is removed.
 
     Whoever reads `path` sees the old contents or the new ones, never a part: also after ``kill -9`` or on a full disk.
-    Missing parent folders are made; what processes of this machine that are gone left half-written there is removed.
+    Missing parent folders are made.
 
     Parameters
     ----------
@@ -36,22 +55,14 @@ def atomic_path(path):
         The folder cannot be made or written, or the disk is full; names the file. What stood at `path` is kept.
     """
     path = Path(path)
-    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{next(_COUNT)}.tmp")
-    _WRITING.add(temporary.name)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_remains(path.parent)
-        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
-        yield temporary
-        with open(temporary, "rb+") as f:
-            os.fsync(f.fileno())
-        os.replace(temporary, path)
+        with temporary_path(path.parent) as temporary:
+            yield temporary
+            with open(temporary, "rb+") as f:
+                os.fsync(f.fileno())
+            os.replace(temporary, path)
     except OSError as e:
         raise OSError(e.errno, f"cannot write {path}: {e.strerror or e}") from e
-    finally:
-        with contextlib.suppress(OSError):  # what went wrong with the folder is said already
-            temporary.unlink(missing_ok=True)
-        _WRITING.discard(temporary.name)
 
 
 def write_bytes(path, data):
