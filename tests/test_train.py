@@ -564,6 +564,11 @@ def test_layers_that_the_tensors_do_not_fit_are_refused_before_anything_is_alloc
         Network.load(tmp_path / "net.safetensors")
 
 
+def test_an_error_is_one_line_whatever_name_it_quotes():
+    assert len(str(InputError("[" * 10**6 + "; remove it"))) < 1000
+    assert str(InputError("no \udce9\n\x1b[31mé ' \\ class")) == "no \\udce9\\n\\x1b[31mé ' \\ class"
+
+
 HEADERS = ["[]", "7", '"text"', "null", "{", "\x00", '{"format": "3"}', '{"format": 3}', "[" * 10**5, '{"a":' * 10**5]
 HEADERS += [
     '{"format": 3, "layers": 5}',

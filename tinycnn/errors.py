@@ -7,8 +7,13 @@ class InputError(ValueError):
     """A file, an argument or an array is not what it should be: says what, where and what to do.
 
     ``run_all.py`` prints its text and exits with status 2; any other exception is a fault of the
-    program and keeps its traceback.
+    program and keeps its traceback. Whatever it quotes, its text is one line that can be printed, and
+    no longer than a screen: of more the middle is left out.
     """
+
+    def __str__(self):
+        text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in super().__str__())
+        return text if len(text) < 1000 else f"{text[:700]} [...] {text[-250:]}"
 
 
 def check_images(images, shape=None, what="images"):

@@ -252,7 +252,7 @@ def _read(path):
         lists = {k: tensors[f"history/{k}"].tolist() for k in History().to_dict()}
         lists["eval_steps"] = [int(v) for v in lists["eval_steps"]]
         history = msgspec.convert(lists, History)
-    except (KeyError, TypeError, ValueError, OverflowError) as e:
+    except (msgspec.MsgspecError, KeyError, TypeError, ValueError, OverflowError) as e:
         raise broken from e
     measured = len(history.eval_steps)
     whole = measured and measured == len(history.train_accuracy) and len(history.val_accuracy) in (0, measured)
