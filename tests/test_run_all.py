@@ -412,6 +412,25 @@ def test_what_was_begun_and_stopped_is_gone_on_with_by_the_same_command(tmp_path
     assert read(tmp_path / "digits" / "metrics.json")["steps"] == 5
 
 
+@pytest.mark.slow
+def test_a_run_that_starts_anew_and_is_stopped_at_once_is_resumed_and_nothing_of_the_old_one_counts(tmp_path):
+    """Stopped while it removes the old checkpoints: they are of more steps, and of another seed."""
+
+    def stop():
+        raise KeyboardInterrupt
+
+    argv = ["--steps", 3, "--only", "filters", "--out"]
+    assert call(["--steps", 5, "--seed", 1, *argv[2:], tmp_path]) == 0 and call([*argv, tmp_path / "whole"]) == 0
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr(Path, "unlink", lambda path, **_: stop() if "checkpoint" in path.name else os.unlink(path))
+        assert call([*argv[:2], "--out", tmp_path]) == 130
+    assert (tmp_path / "digits" / "checkpoint-study.safetensors").exists()
+    assert call([*argv, tmp_path, "--resume"]) == 0
+    for name in ("metrics.json", "weights.safetensors", "filters/filters.png"):
+        ones = [(folder / "digits" / name).read_bytes() for folder in (tmp_path, tmp_path / "whole")]
+        assert ones[0] == ones[1], name
+
+
 def test_a_curve_of_another_seed_is_in_no_figure(tmp_path):
     argv = ["--steps", 2, "--out", tmp_path, "--only", "training_curve"]
     assert call([*argv, "--seed", 1]) == 0

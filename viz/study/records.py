@@ -36,10 +36,11 @@ class Settings(TypedDict):
 
 
 class Begun(TypedDict):
-    """What is asked of a run that is not done."""
+    """What is asked of a run that is not done; `anew` while what nobody goes on with is still to be removed."""
 
     settings: Settings
     steps: int
+    anew: bool
 
 
 class Fingerprints(TypedDict):

@@ -132,8 +132,9 @@ class Run:
 
     def begin(self):
         """Make sure that what lies in the folder is gone on with, or counts no more."""
-        begun = {"settings": self.settings, "steps": self.steps}
-        if not self.options.goes_on:
+        begun = {"settings": self.settings, "steps": self.steps, "anew": False}
+        if not self.options.goes_on or self.before.get("in_progress", {}).get("anew"):
+            results.write(self.folder / "run.json", {**self.before, "in_progress": {**begun, "anew": True}})
             others = [self.folder / f"history-{part}.json" for some in TRAININGS.values() for part in some]
             for path in (*self.folder.glob("checkpoint-*.safetensors"), *others):  # that nobody goes on with
                 path.unlink(missing_ok=True)
