@@ -665,7 +665,7 @@ def fast(net):
         (lambda net: Network([Flatten("")], (4, 4, 1)), "at least one letter"),
         (lambda net: Network([Flatten("f")], (4, 4, 1), meta={"x": object()}), "meta: must be text and numbers"),
         (lambda net: net.logits(np.full((1, 28, 28, 1), 1e300)), r"x: values up to 1e\+300, beyond what float32 holds"),
-        (lambda net: net.logits(X, batch_size=2.5), "batch_size must be a whole number"),
+        (lambda net: net.logits(X, batch_size=2.5), "batch_size: expected a whole number"),
         (lambda net: MaxPool2D("p", 17), "at most 256"),
         (lambda net: Dropout("o", 1.0), r"number in \[0, 1\)"),
     ],

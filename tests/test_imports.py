@@ -38,7 +38,7 @@ def project_imports(path):
 # What each part of `tinycnn` may import of it when it is imported itself; "ops" is the room of the backends.
 ENGINE = {
     "errors": set(),
-    "files": set(),
+    "files": {"errors"},
     "ops": {"errors"},
     "streams": {"errors"},
     "layers": {"errors", "ops.geometry"},

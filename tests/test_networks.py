@@ -16,6 +16,7 @@ from scipy import stats
 
 import run_all
 from tinycnn import InputError
+from viz.report import results
 from viz.study import records, table
 from viz.study.__main__ import seeds
 from viz.study.stages import summary
@@ -122,10 +123,11 @@ def test_settings_are_never_mixed_and_the_line_names_both(several, tmp_path, cha
     shutil.copytree(several, tmp_path, dirs_exist_ok=True)
     before = (tmp_path / "digits" / "summary.json").read_bytes()
     folder = tmp_path / "digits" / "seed-3"
-    run, metrics = read(folder / "run.json"), read(folder / "metrics.json")
+    run, metrics = records.read_study(folder)
     change(run, metrics)
-    (folder / "run.json").write_text(json.dumps(run))
-    (folder / "metrics.json").write_text(json.dumps(metrics))
+    text = results.dumps(metrics)
+    (folder / "metrics.json").write_text(text)
+    results.write(folder / "run.json", run | {"metrics_sha256": results.sha256(text.encode())})
     assert call(["--summarize", tmp_path]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "seed-3" in error
@@ -172,7 +174,7 @@ def test_two_processes_never_work_in_one_folder(tmp_path):
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     other = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, **pipes)
     assert other.stdout.readline() == "in\n"
-    with pytest.raises(InputError, match=rf"process {other.pid} on .* is at work on it \(run\)"):
+    with pytest.raises(InputError, match=rf"process {other.pid} on .*, since 20.*, is at work on it \(run\)"):
         records.lock(tmp_path, "run").__enter__()
     other.communicate("\n")
     with records.lock(tmp_path, "run"):
@@ -222,7 +224,7 @@ def test_a_scheduler_and_two_workers_give_the_same_bytes_though_one_is_killed(al
     file = tmp_path / "scheduler.json"
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": tmp_path}
     env = os.environ | {"PYTHONPATH": str(ROOT)}
-    see = "lambda path: '.shared-' not in str(path) and there(path)"
+    see = "lambda path: '.tinycnn-' not in str(path) and there(path)"
     hide = "" if shared else f"import genericpath\nthere = genericpath.exists\ngenericpath.exists = {see}\n"
     code = f"import sys\n{hide}from distributed.cli.dask_worker import main\nif __name__ == '__main__':\n    main()\n"
     (tmp_path / "worker.py").write_text(code)

@@ -204,7 +204,7 @@ def test_results_come_back_from_disk_only_if_they_are_whole(tmp_path):
     assert results.find(tmp_path / "nowhere") is None
     section(tmp_path)
     for wrong in ({"facts": [1]}, {"seconds": "7"}, {"pictures": [asdict(kept.pictures[0]) | {"facts": None}]}):
-        (tmp_path / "result.json").write_text(results.dumps(asdict(kept) | wrong))
+        results.write(tmp_path / "result.json", asdict(kept) | wrong)
         assert results.find(tmp_path) is None, wrong
 
 

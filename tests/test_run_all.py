@@ -68,7 +68,7 @@ def test_one_command_leaves_every_stage_its_pictures_numbers_and_weights(done):
     for stage in STAGES:
         assert list((done / "digits" / stage).glob("*.png")) and metrics["stages"][stage]
     assert (done / "digits" / "weights.safetensors").stat().st_size > 3136 * 1024 * 4
-    assert not list(done.rglob("*.tmp-*"))
+    assert not list(done.rglob(".tinycnn-*"))
 
 
 def test_every_figure_is_in_the_report_with_caption_and_alt_text(done):
@@ -236,7 +236,7 @@ def test_a_full_disk_costs_one_line_and_nothing_that_was_there(done, tmp_path, c
     error = capsys.readouterr().err.rstrip("\n").split("\n")[-1]
     assert error.startswith("run_all.py: error: cannot write") and ".safetensors" in error
     assert (tmp_path / "digits" / "weights.safetensors").read_bytes() == b"from an earlier run"
-    assert not list(tmp_path.rglob("*.tmp-*"))
+    assert not list(tmp_path.rglob(".tinycnn-*"))
 
 
 def test_ctrl_c_keeps_the_training_and_says_how_to_go_on(tmp_path, capsys, monkeypatch):
@@ -410,6 +410,25 @@ def test_what_was_begun_and_stopped_is_gone_on_with_by_the_same_command(tmp_path
     assert call(["--steps", 4, *argv, "--resume"]) == 2 and "5 steps, now 4" in capsys.readouterr().err
     assert call(["--steps", 5, *argv, "--resume"]) == 0
     assert read(tmp_path / "digits" / "metrics.json")["steps"] == 5
+
+
+@pytest.mark.slow
+def test_a_run_that_starts_anew_and_is_stopped_at_once_is_resumed_and_nothing_of_the_old_one_counts(tmp_path):
+    """Stopped while it removes the old checkpoints: they are of more steps, and of another seed."""
+
+    def stop():
+        raise KeyboardInterrupt
+
+    argv = ["--steps", 3, "--only", "filters", "--out"]
+    assert call(["--steps", 5, "--seed", 1, *argv[2:], tmp_path]) == 0 and call([*argv, tmp_path / "whole"]) == 0
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr(Path, "unlink", lambda path, **_: stop() if "checkpoint" in path.name else os.unlink(path))
+        assert call([*argv[:2], "--out", tmp_path]) == 130
+    assert (tmp_path / "digits" / "checkpoint-study.safetensors").exists()
+    assert call([*argv, tmp_path, "--resume"]) == 0
+    for name in ("metrics.json", "weights.safetensors", "filters/filters.png"):
+        ones = [(folder / "digits" / name).read_bytes() for folder in (tmp_path, tmp_path / "whole")]
+        assert ones[0] == ones[1], name
 
 
 def test_a_curve_of_another_seed_is_in_no_figure(tmp_path):

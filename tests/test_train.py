@@ -244,7 +244,7 @@ def test_augment_draws_every_move_it_may_and_no_other():
 
 @pytest.mark.parametrize("wrong", [{"average": -1}, {"augment": train.Augment(8)}, {"schedule": "cosine"}])
 def test_settings_that_make_no_sense_are_refused(wrong):
-    with pytest.raises(InputError, match=r"average|schedule"):
+    with pytest.raises(InputError, match=r"average|augment.shift|schedule"):
         fit(tiny_net(), **wrong)
 
 
@@ -318,7 +318,7 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path):
 @pytest.mark.parametrize(
     "kwargs, message",
     [
-        ({"steps": 0}, "steps >= 1"),
+        ({"steps": 0}, "steps: expected a whole number of at least 1, got 0"),
         ({"batch_size": 91}, "batch_size <= 90"),
         ({"optimizer": "rmsprop"}, "unknown optimizer 'rmsprop'.*adam, sgd"),
         ({"lr": -1.0}, "lr must be positive"),
@@ -375,29 +375,124 @@ def test_resuming_with_other_settings_is_refused(tmp_path):
         fit(tiny_net(), checkpoint=path, resume=True)
 
 
-def changed(path, drop=(), training=None, text=None):
-    """Write a checkpoint once more, without some tensors or with other facts."""
+def changed(path, change):
+    """Write a file once more, after `change(header, tensors)`, as if it had been written so."""
     header, tensors = checkpoint.read(path)
-    header |= {} if training is None else {"training": training}
-    tensors = {k: a for k, a in tensors.items() if not k.startswith(drop)} if drop else tensors
-    safetensors.numpy.save_file(tensors, path, {"tinycnn": text or json.dumps(header)})
+    change(header, tensors)
+    header["sha256"] = checkpoint._digest(header, tensors)
+    path.write_bytes(safetensors.numpy.save(tensors, {"tinycnn": json.dumps(header)}))
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [{"drop": ("history/losses",)}, {"drop": ("optimizer/m",)}, {"drop": ("raw/",)}, {"training": {}}, {"text": "{"}],
-)
-def test_a_damaged_state_of_training_is_refused_by_name(tmp_path, damage):
-    path = tmp_path / "state.safetensors"
+def drop(start):
+    return lambda _, tensors: [tensors.pop(k) for k in list(tensors) if k.startswith(start)]
+
+
+def put(name, make):
+    return lambda _, tensors: tensors.update({name: np.ascontiguousarray(make(tensors.get(name)))})
+
+
+STATES = {
+    "no losses": drop("history/losses"),
+    "no first moments": drop("optimizer/m"),
+    "no weights behind the mean": drop("raw/"),
+    "no settings": lambda header, _: header.update(training={"settings": {}}),
+    "settings of another type": lambda header, _: header.update(training={"settings": 7}),
+    "a schedule of another type": lambda header, _: header["training"]["settings"].update(schedule=[1, "x"]),
+    "a moment reshaped": put("optimizer/v/d/b", lambda a: a[:1]),
+    "a moment transposed": put("optimizer/v/d/w", lambda a: a.T),
+    "a moment of another type": put("optimizer/v/d/w", lambda a: a.astype(np.float64)),
+    "a moment of no layer": put("optimizer/v/x/w", lambda a: np.zeros(3, np.float32)),
+    "a mean reshaped": put("raw/c/w", lambda a: a[..., None]),
+    "NaN among the losses": put("history/losses", lambda a: a * np.nan),
+    "losses in a table": put("history/losses", lambda a: a[None]),
+    "an accuracy too few": put("history/val_accuracy", lambda a: a[:-1]),
+    "no measurements": lambda _, t: t.update({k: t[k][:0] for k in t if k.startswith("history/") and "loss" not in k}),
+    "steps without end": put("history/eval_steps", lambda a: a + np.inf),
+}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The bytes of a checkpoint."""
+    path = tmp_path_factory.mktemp("trained") / "state.safetensors"
     fit(tiny_net(), checkpoint=path, average=4)
-    changed(path)
-    assert fit(tiny_net(), checkpoint=path, average=4, resume=True).steps == 12  # written once more as it is
-    changed(path, **damage)
-    with pytest.raises(InputError, match=r"state.safetensors: its .*(damaged|not whole).* remove it"):
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("what", STATES)
+def test_a_state_of_training_that_is_not_whole_is_refused_by_name(tmp_path, trained, what):
+    path = tmp_path / "state.safetensors"
+    path.write_bytes(trained)
+    changed(path, STATES[what])
+    with pytest.raises(InputError, match=r"state.safetensors: its state of training is not whole; remove it"):
         fit(tiny_net(), checkpoint=path, average=4, resume=True)
-    if damage.get("drop") not in (("optimizer/m",), ("raw/",)):  # of these only their use asks
-        with pytest.raises(InputError, match=r"state.safetensors: its "):
-            train.started(path)
+
+
+@pytest.mark.parametrize("what", ["optimizer/m/d/w", "raw/c/b", "history/losses", "weights/c/w"])
+def test_state_that_was_changed_is_refused_and_not_resumed_from(tmp_path, trained, what):
+    """Silent otherwise: the values alone are others, the same in another order."""
+    path = tmp_path / "state.safetensors"
+    path.write_bytes(trained)
+    header, tensors = checkpoint.read(path)
+    swapped = np.ascontiguousarray(tensors[what].ravel()[::-1].reshape(tensors[what].shape))
+    path.write_bytes(safetensors.numpy.save({**tensors, what: swapped}, {"tinycnn": json.dumps(header)}))
+    for call in (
+        lambda: fit(tiny_net(), checkpoint=path, average=4, resume=True),
+        lambda: train.started(path),
+        lambda: Network.load(path),
+    ):
+        with pytest.raises(InputError, match=r"damaged, its contents have another SHA-256"):
+            call()
+
+
+def test_a_checkpoint_knows_whose_it_is(tmp_path):
+    """Neither another network of as many parameters, nor other validation images, go on from it."""
+    path = tmp_path / "state.safetensors"
+    fit(tiny_net(), checkpoint=path)
+    specs = [Dropout("o", 0.4) if layer.name == "o" else layer for layer in tiny_net().layers]
+    with pytest.raises(InputError, match="another network, its layers differ"):
+        fit(Network(specs, (8, 8, 1), backend="cpu"), checkpoint=path, resume=True)
+    settings = {"steps": 12, "batch_size": 10, "lr": 0.01, "checkpoint": path, "resume": True, "progress": False}
+    for val, what in ((stripes(30, 2), "val images"), (None, "val images")):
+        with pytest.raises(InputError, match=f"was trained on other {what}"):
+            train.fit(tiny_net(), *stripes(), val, **settings)
+
+
+def test_numbers_of_numpy_are_settings_like_any_other(tmp_path):
+    path = tmp_path / "state.safetensors"
+    whole, numpy = tiny_net(), tiny_net()
+    fit(whole, batch_size=10, eval_every=5, optimizer=optim.Adam(0.01, decay=0.5), augment=train.Augment(1, True))
+    settings = {"batch_size": np.int64(10), "eval_every": np.int32(5), "seed": np.uint8(0), "average": np.int64(0)}
+    settings |= {"optimizer": optim.Adam(np.float64(0.01), decay=np.float32(0.5)), "checkpoint_every": np.int64(3)}
+    for steps, resume in ((np.int64(7), False), (np.int16(12), True)):
+        moves = train.Augment(np.int64(1), np.bool_(True))
+        fit(numpy, steps, checkpoint=path, resume=resume, augment=moves, **settings)
+    assert saved(numpy, tmp_path / "a") == saved(whole, tmp_path / "b")
+    for wrong in ({"steps": 3.0}, {"batch_size": "9"}, {"eval_every": 0}, {"checkpoint_every": -1}, {"lr": "0.1"}):
+        with pytest.raises(InputError, match=next(iter(wrong))):
+            fit(tiny_net(), **{"steps": 3, **wrong})
+
+
+def test_only_python_s_own_ctrl_c_is_put_off():
+    """Who ignores the signal, or handles it, has asked for something else, and finds its handler again."""
+    heard = []
+    previous = signal.getsignal(signal.SIGINT)
+    try:
+        for handler in (signal.SIG_IGN, lambda *_: heard.append("called")):
+            signal.signal(signal.SIGINT, handler)
+            with train._interrupt() as interrupted:
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.01)
+                assert not interrupted.is_set()
+            assert signal.getsignal(signal.SIGINT) is handler
+        assert heard == ["called"]
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        with train._interrupt() as interrupted:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert interrupted.wait(5)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 # -- weight files ----------------------------------------------------------------------------------------------
@@ -410,7 +505,7 @@ def test_a_saved_network_comes_back_whole_and_any_framework_can_read_it(tmp_path
     x = np.random.default_rng(0).integers(0, 256, (2, 28, 28, 1), np.uint8)
     assert np.array_equal(back.logits(x), net.logits(x)) and back.layers == net.layers and back.meta == net.meta
     tensors = safetensors.numpy.load_file(tmp_path / "net.safetensors")
-    assert np.array_equal(tensors["conv1/w"], net.ops.to_numpy(net.params["conv1"]["w"]))
+    assert np.array_equal(tensors["weights/conv1/w"], net.ops.to_numpy(net.params["conv1"]["w"]))
     header, _ = checkpoint.read(tmp_path / "net.safetensors")
     assert header["normalisation"] == "uint8 / 255" and header["layers"][0]["type"] == "Conv2D"
 
@@ -430,16 +525,6 @@ def cut(data):
     return data[: len(data) // 2]
 
 
-def other_layers(data):
-    size = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + size])
-    facts = json.loads(header["__metadata__"]["tinycnn"])
-    facts["layers"][0]["filters"] = 6
-    header["__metadata__"]["tinycnn"] = json.dumps(facts)
-    text = json.dumps(header).encode()
-    return len(text).to_bytes(8, "little") + text + data[8 + size :]
-
-
 @pytest.mark.parametrize(
     "damage, message",
     [
@@ -447,8 +532,9 @@ def other_layers(data):
         (lambda data: b"", "not a whole safetensors file"),
         (lambda data: b"\x00" * 100, "not a whole safetensors file"),
         (lambda data: safetensors.numpy.save({"a": np.zeros(2)}), "not one that tinycnn wrote"),
-        (lambda data: data.replace(b'format\\": 2', b'format\\": 9'), "format 9, this version reads format 2"),
-        (other_layers, r"c/w has shape \(3, 3, 1, 4\), the network's is \(3, 3, 1, 6\)"),
+        (lambda data: data.replace(b'format\\": 3', b'format\\": 2'), "format 2, this version reads format 3"),
+        (lambda data: data[:-1] + bytes([data[-1] ^ 1]), "damaged, its contents have another SHA-256"),
+        (lambda data: data.replace(b'rate\\": 0.2', b'rate\\": 0.3'), "damaged, its contents have another SHA-256"),
     ],
 )
 def test_a_damaged_file_is_refused_by_name(tmp_path, damage, message):
@@ -457,6 +543,85 @@ def test_a_damaged_file_is_refused_by_name(tmp_path, damage, message):
     with pytest.raises(InputError, match=f"net.safetensors: .*{message}") as caught:
         Network.load(path)
     assert "\n" not in str(caught.value)
+
+
+LAYERS = {
+    "c/w has shape .3, 3, 1, 4., the network's is .3, 3, 1, 6.": {"filters": 6},
+    "(its layers make no network|c/w has shape)": {"filters": 10**12},  # 36 TB
+    "its layers make no network": {"filters": "many"},
+    "its layers make no network.": {"type": "Convolution"},
+    "its layers make no network of": {"kernel": [[]]},
+    "its layers make no network of this": {"colour": 3},
+    "its layers make no network of this version": {"filters": 10**40},
+}
+
+
+@pytest.mark.parametrize("message", LAYERS)
+def test_layers_that_the_tensors_do_not_fit_are_refused_before_anything_is_allocated(tmp_path, message):
+    tiny_net().save(tmp_path / "net.safetensors")
+    changed(tmp_path / "net.safetensors", lambda header, _: header["layers"][0].update(LAYERS[message]))
+    with pytest.raises(InputError, match=f"net.safetensors: .*{message}"):
+        Network.load(tmp_path / "net.safetensors")
+
+
+def test_an_error_is_one_line_whatever_name_it_quotes():
+    assert len(str(InputError("[" * 10**6 + "; remove it"))) < 1000
+    assert str(InputError("no \udce9\n\x1b[31mé ' \\ class")) == "no \\udce9\\n\\x1b[31mé ' \\ class"
+
+
+HEADERS = ["[]", "7", '"text"', "null", "{", "\x00", '{"format": "3"}', '{"format": 3}', "[" * 10**5, '{"a":' * 10**5]
+HEADERS += [
+    '{"format": 3, "layers": 5}',
+    f'{{"format": {"9" * 4000}}}',
+    '{"format": 1e400}',
+    f'{{"format": {"9" * 5000}}}',
+]
+
+
+@pytest.mark.parametrize("text", HEADERS, ids=range(len(HEADERS)))
+def test_a_header_of_any_text_is_refused_in_one_line(tmp_path, text):
+    path = tmp_path / "net.safetensors"
+    path.write_bytes(safetensors.numpy.save({"weights/c/w": np.zeros(2, np.float32)}, {"tinycnn": text}))
+    with pytest.raises(InputError, match=r"net.safetensors: .*(remove it|this version reads)") as caught:
+        Network.load(path)
+    assert len(str(caught.value)) < len(str(path)) + 150
+
+
+@pytest.mark.parametrize("kind", ["BF16", "F8_E4M3", "F16", "I64", "BOOL"])
+def test_tensors_of_a_type_that_no_network_has_are_refused(tmp_path, kind):
+    path, size = tmp_path / "net.safetensors", {"BF16": 2, "F16": 2, "I64": 8}.get(kind, 1)
+    tiny_net().save(path)
+    text = json.dumps(checkpoint.read(path)[0])
+    one = {"dtype": kind, "shape": [4], "data_offsets": [0, 4 * size]}
+    head = json.dumps({"__metadata__": {"tinycnn": text}, "weights/c/b": one}).encode()
+    path.write_bytes(len(head).to_bytes(8, "little") + head + bytes(4 * size))
+    with pytest.raises(InputError, match=r"net.safetensors: damaged"):
+        Network.load(path)
+
+
+@pytest.mark.parametrize("name", ["average", "optimizer", "history", "raw", "best", "mean", "weights", "a/w", "é ''"])
+def test_a_layer_may_have_any_name_and_state_has_others(tmp_path, name):
+    def make():
+        return Network([Flatten("f"), Dense(name, 3)], (8, 8, 1), backend="cpu")
+
+    whole, resumed, path = make(), make(), tmp_path / "net.safetensors"
+    extras = {"average": 8, "keep": "best"}
+    fit(whole, steps=10, **extras)
+    fit(make(), steps=5, checkpoint=path, **extras)
+    fit(resumed, steps=10, checkpoint=path, resume=True, **extras)
+    assert saved(resumed, tmp_path / "a") == saved(whole, tmp_path / "b")
+    assert saved(Network.load(path), tmp_path / "c") == saved(whole, tmp_path / "b")
+
+
+@pytest.mark.parametrize("meta", [{"a": {1, 2}}, {"a": float("nan")}, {"a": np.zeros(3)}, {"a": "\ud800"}, {(1,): 2}])
+def test_meta_that_json_cannot_hold_is_refused_before_anything_is_written(tmp_path, meta):
+    path = tmp_path / "net.safetensors"
+    with pytest.raises(InputError, match=r"net.safetensors: meta and the layers' names must be what JSON can hold"):
+        Network([Flatten("f"), Dense("d", 3)], (8, 8, 1), meta=meta).save(path)
+    assert not path.exists()
+    odd = Network([Flatten("f"), Dense("d", np.int64(3))], (8, 8, 1), meta={"n": np.int64(1), "x": np.float32(0.5)})
+    odd.save(path)
+    assert Network.load(path).meta == {"n": 1, "x": 0.5}
 
 
 def test_a_missing_file_is_refused_by_name(tmp_path):
@@ -507,6 +672,34 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_no_remains(tmp_path, monke
     with pytest.raises(OSError, match=r"cannot write .*f.txt: No space left on device"):
         files.write_text(path, "new")
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_half_written_files_of_dead_processes_go_and_those_of_living_ones_stay(tmp_path):
+    """Nobody finds them by a pattern for the files of a study, and nobody knows what other machines do."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as dead:
+        dead.wait()
+    alive, path = os.getppid(), tmp_path / "history-study.json"
+    stay = [f"{files.TEMPORARY}{alive}-0.tmp", f".tinycnn-elsewhere-{dead.pid}-0.tmp", f"{files.TEMPORARY}x-0.tmp"]
+    go = [f"{files.TEMPORARY}{dead.pid}-{i}.tmp" for i in (0, 12)] + [f"{files.TEMPORARY}{os.getpid()}-999999.tmp"]
+    for name in (*stay, *go):
+        (tmp_path / name).write_text("half")
+    with files.atomic_path(path) as temporary:
+        files.write_text(tmp_path / "other.json", "{}")  # meanwhile, in the same process
+        assert temporary.exists() and not list(tmp_path.glob("history-*.json"))
+        assert {p.name for p in tmp_path.iterdir()} == {*stay, "other.json", temporary.name}
+        temporary.write_text("whole")
+    assert {p.name for p in tmp_path.iterdir()} == {*stay, "other.json", path.name} and path.read_text() == "whole"
+
+
+def test_a_file_has_the_rights_that_the_user_s_mask_leaves_and_the_mask_is_never_changed(tmp_path, monkeypatch):
+    before = os.umask(0o027)
+    try:
+        monkeypatch.setattr(os, "umask", lambda _: pytest.fail("other threads would write files for everybody"))
+        files.write_text(tmp_path / "f.txt", "text")
+        assert (tmp_path / "f.txt").stat().st_mode & 0o777 == 0o640
+    finally:
+        monkeypatch.undo()
+        os.umask(before)
 
 
 def test_a_disk_that_fills_up_while_a_checkpoint_is_written_loses_nothing(tmp_path):

@@ -7,8 +7,13 @@ class InputError(ValueError):
     """A file, an argument or an array is not what it should be: says what, where and what to do.
 
     ``run_all.py`` prints its text and exits with status 2; any other exception is a fault of the
-    program and keeps its traceback.
+    program and keeps its traceback. Whatever it quotes, its text is one line that can be printed, and
+    no longer than a screen: of more the middle is left out.
     """
+
+    def __str__(self):
+        text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in super().__str__())
+        return text if len(text) < 1000 else f"{text[:700]} [...] {text[-250:]}"
 
 
 def check_images(images, shape=None, what="images"):
@@ -86,11 +91,16 @@ def is_whole(value, least=1):
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= least
 
 
+def check_whole(value, what, least=1):
+    """Return a value that `is_whole` as an int of any size, or raise an InputError."""
+    if not is_whole(value, least):
+        raise InputError(f"{what}: expected a whole number of at least {least}, got {value!r}")
+    return int(value)
+
+
 def check_seed(seed):
-    """Return `seed` as an int of any size, or raise an InputError: it must be a whole number of at least 0."""
-    if not is_whole(seed, 0):
-        raise InputError(f"seed: expected a whole number of at least 0, got {seed!r}")
-    return int(seed)
+    """Return `seed` as an int; see `check_whole`."""
+    return check_whole(seed, "seed", 0)
 
 
 def check_text(text, what):

@@ -16,7 +16,7 @@ import json
 import numpy as np
 
 from . import rules, streams, walk
-from .errors import InputError, check_images, check_photographs, choose, is_whole
+from .errors import InputError, check_images, check_photographs, check_whole, choose, is_whole
 from .layers import multiplied
 from .ops import geometry, get_ops
 from .ops.workspace import Workspace
@@ -205,8 +205,7 @@ class Network:
         numpy.ndarray (N, ...)
         """
         x, layer = check_images(x, self.input_shape, "x"), self.check_layer(layer)
-        if not is_whole(batch_size):
-            raise InputError(f"batch_size must be a whole number of at least 1, got {batch_size!r}")
+        check_whole(batch_size, "batch_size")
         out, work = np.empty((len(x), *self.shapes[layer]), self.dtype), Workspace(self.ops)
         for i in range(0, len(x), batch_size):
             trace = walk.forward(self, self._batch(x[i : i + batch_size]), layer, work)

@@ -10,7 +10,10 @@ An optimizer's `lr` is the largest rate of a run; `schedule` says which share of
 """
 
 import dataclasses
+import math
 from dataclasses import dataclass
+
+import numpy as np
 
 from .errors import InputError, choose
 from .layers import Product, multiplied
@@ -70,9 +73,10 @@ def get_optimizer(optimizer, lr=None):
     if isinstance(optimizer, str):
         spec = {"adam": Adam, "sgd": SGD}[choose(optimizer, ("adam", "sgd"), "optimizer")]
         optimizer = spec() if lr is None else spec(lr=lr)
-    if not optimizer.lr > 0:
-        raise InputError(f"lr must be positive, got {optimizer.lr}")
-    return optimizer
+    numbers = {k: v.item() if isinstance(v, np.generic) else v for k, v in vars(optimizer).items()}
+    if not (all(isinstance(v, (int, float)) and math.isfinite(v) for v in numbers.values()) and numbers["lr"] > 0):
+        raise InputError(f"lr must be positive, and all are finite numbers, got {optimizer}")
+    return dataclasses.replace(optimizer, **numbers)  # Python's: a checkpoint holds them as JSON
 
 
 SCHEDULES = ("constant", "one-cycle")

@@ -16,13 +16,15 @@ import threading
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, TypedDict
 
+import msgspec
 import numpy as np
 from tqdm import tqdm
 
 from . import checkpoint as checkpoints
 from . import optim, streams
-from .errors import PIXELS, InputError, check_images, check_labels, check_seed, choose
+from .errors import PIXELS, InputError, check_images, check_labels, check_seed, check_whole, choose
 from .losses import accuracy, loss_and_grads
 from .ops.workspace import Workspace
 
@@ -63,10 +65,10 @@ class Augment:
 class History:
     """What happened: `losses` after every step; accuracies at `eval_steps` (counted in steps done)."""
 
-    losses: list = field(default_factory=list)
-    eval_steps: list = field(default_factory=list)
-    train_accuracy: list = field(default_factory=list)
-    val_accuracy: list = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    eval_steps: list[int] = field(default_factory=list)
+    train_accuracy: list[float] = field(default_factory=list)
+    val_accuracy: list[float] = field(default_factory=list)
 
     @property
     def steps(self):
@@ -157,36 +159,32 @@ def fit(
         raise InputError("keep: the best step is that with the highest accuracy on val, and there is none; give val")
     for layer in frozen:
         choose(layer, net.params, "frozen layer")
-    if average < 0 or not 0 <= augment.shift < min(net.input_shape[:2]):
-        raise InputError(
-            f"need average >= 0 and a shift of 0 to {min(net.input_shape[:2]) - 1} pixels, got {average} and "
-            f"{augment.shift}"
-        )
-    if steps < 1 or eval_every < 1 or not 1 <= batch_size <= len(images):
-        raise InputError(
-            f"need steps >= 1, eval_every >= 1 and 1 <= batch_size <= {len(images)} (the number of images), "
-            f"got steps={steps}, eval_every={eval_every}, batch_size={batch_size}"
-        )
-    optimizer = optim.get_optimizer(optimizer, lr)
+    steps, eval_every = check_whole(steps, "steps"), check_whole(eval_every, "eval_every")
+    every = eval_every if checkpoint_every is None else check_whole(checkpoint_every, "checkpoint_every")
+    shift, largest = check_whole(augment.shift, "augment.shift", 0), min(net.input_shape[:2]) - 1
+    if shift > largest:
+        raise InputError(f"augment.shift: at most {largest} pixels on images of this size, got {shift}")
+    if check_whole(batch_size, "batch_size") > len(images):
+        raise InputError(f"batch_size <= {len(images)} (the number of images) is needed, got {batch_size}")
+    augment, optimizer = Augment(shift, bool(augment.flip)), optim.get_optimizer(optimizer, lr)
     settings = {
         "optimizer": {"type": type(optimizer).__name__, **dataclasses.asdict(optimizer)},
-        "batch_size": batch_size,
+        "batch_size": int(batch_size),
         "seed": check_seed(seed),
         "images": len(images),
         "schedule": [schedule, steps] if schedule != "constant" else schedule,
         "augment": dataclasses.asdict(augment),
-        "average": average,
+        "average": check_whole(average, "average", 0),
         "keep": keep,
         "frozen": list(frozen),
     }
     if checkpoint is not None:  # nobody else asks which data they were
-        settings["checksums"] = {"images": _crc32(images), "labels": _crc32(labels)}
+        sets = {"images": images, "labels": labels}
+        sets |= {} if val is None else {"val images": val[0], "val labels": val[1]}
+        settings["checksums"] = {name: _crc32(a) for name, a in sets.items()}
     run = _Run(net, optimizer, settings, checkpoint)
-    if checkpoint is not None:
-        run.clear_remains()
-        if resume and Path(checkpoint).exists():
-            run.restore(steps, eval_every)
-    every = checkpoint_every or eval_every
+    if checkpoint is not None and resume and Path(checkpoint).exists():
+        run.restore(steps, eval_every)
     stored, stored_labels = net.ops.put(images), net.ops.put(labels)
     sample = streams.rng(0, "training accuracy").permutation(len(images))[:TRAIN_SAMPLE]
     sample.sort()
@@ -227,24 +225,40 @@ def fit(
 
 
 def started(checkpoint):
-    """Return (steps done, schedule) of a `checkpoint`, without reading its arrays.
+    """Return (steps done, schedule) of a `checkpoint`.
 
     The schedule is "constant" or [name, steps in all]. A file that holds no whole state of training is an InputError.
     """
-    header, shapes = checkpoints.read_header(checkpoint)
-    schedule = _settings(checkpoint, header, shapes)["schedule"]
-    return shapes["history/losses"][0], schedule
+    _, _, settings, history = _read(checkpoint)
+    return history.steps, settings["schedule"]
 
 
-def _settings(path, header, tensors, needed=()):
-    """Return the settings of a checkpoint; raise an InputError if it holds no whole state of training."""
-    if "training" not in header:
+class _Settings(TypedDict):
+    """What a checkpoint must say of its training, besides what the next one compares."""
+
+    schedule: Literal["constant"] | tuple[Literal[optim.SCHEDULES], int]
+    checksums: dict[str, int]
+
+
+def _read(path):
+    """Return (header, tensors, settings, `History`) of a checkpoint; an InputError if it holds no whole state."""
+    header, tensors = checkpoints.read(path)
+    if not header["training"]:
         raise InputError(f"{path}: holds weights, but no state of training to resume; choose another file")
-    settings = header["training"].get("settings", {})
-    needed = [*(f"history/{field.name}" for field in dataclasses.fields(History)), *needed]
-    if not ({"checksums", "schedule"} <= set(settings) and set(needed) <= set(tensors)):
-        raise InputError(f"{path}: its state of training is not whole; remove it, or start anew without resuming")
-    return settings
+    broken = InputError(f"{path}: its state of training is not whole; remove it, or start anew without resuming")
+    try:
+        settings = header["training"]["settings"]
+        msgspec.convert(settings, _Settings)
+        lists = {k: tensors[f"history/{k}"].tolist() for k in History().to_dict()}
+        lists["eval_steps"] = [int(v) for v in lists["eval_steps"]]
+        history = msgspec.convert(lists, History)
+    except (msgspec.MsgspecError, KeyError, TypeError, ValueError, OverflowError) as e:
+        raise broken from e
+    measured = len(history.eval_steps)
+    whole = measured and measured == len(history.train_accuracy) and len(history.val_accuracy) in (0, measured)
+    if not (whole and all(math.isfinite(v) for some in lists.values() for v in some)):
+        raise broken
+    return header, tensors, settings, history
 
 
 class _Run:
@@ -339,10 +353,12 @@ class _Run:
         return arrays
 
     def restore(self, steps, eval_every):
-        header, tensors = checkpoints.read(self.path)
-        settings = _settings(self.path, header, tensors)
-        for k, value in self.settings["checksums"].items():
-            if settings["checksums"].get(k) != value:
+        header, tensors, settings, history = _read(self.path)
+        for k, value in checkpoints.description(self.net).items():
+            if header[k] != value:
+                raise InputError(f"{self.path}: was trained with another network, its {k} differ; choose another file")
+        for k in {**self.settings["checksums"], **settings["checksums"]}:
+            if settings["checksums"].get(k) != self.settings["checksums"].get(k):
                 raise InputError(
                     f"{self.path}: was trained on other {k}; give the same, or start anew without resuming"
                 )
@@ -352,21 +368,20 @@ class _Run:
                     f"{self.path}: was trained with {k}={settings.get(k)}, now {value} is asked for; "
                     "use the same settings, or start anew without resuming"
                 )
-        if steps < len(tensors["history/losses"]):
+        if steps < history.steps:
             raise InputError(
-                f"{self.path}: has {len(tensors['history/losses'])} steps already, more than the {steps} asked for; "
+                f"{self.path}: has {history.steps} steps already, more than the {steps} asked for; "
                 "ask for as many or more, or start anew without resuming"
             )
-        _settings(self.path, header, tensors, self.arrays())
+        state = {k: (tuple(a.shape), a.dtype) for k, a in self.arrays().items()}
+        if state != {k: (a.shape, a.dtype) for k, a in tensors.items() if not k.startswith(("weights/", "history/"))}:
+            raise InputError(f"{self.path}: its state of training is not whole; remove it, or start anew")
         checkpoints.set_params(self.net, tensors, self.path)
         for k, p in self.net.arrays().items() if self.mean and not self.best else ():
             self.mean[k][...] = p
         for key, a in self.arrays().items():
             a[...] = self.net.ops.asarray(tensors[key])
-        history = {k: tensors["history/" + k].tolist() for k in self.history.to_dict()}
-        history["eval_steps"] = [int(v) for v in history["eval_steps"]]
-        self.history = History(**history)
-        self.done = self.history.steps
+        self.history, self.done = history, history.steps
         out_of_turn = self.done % eval_every and self.history.eval_steps[-1] == self.done  # measured as it was the end
         if out_of_turn and self.done < steps:
             for some in (self.history.eval_steps, self.history.train_accuracy, self.history.val_accuracy):
@@ -374,30 +389,27 @@ class _Run:
         elif out_of_turn and self.best:
             self.last_is_best = self.history.best == len(self.history.val_accuracy) - 1
 
-    def clear_remains(self):
-        """Remove what a killed process left half-written beside the checkpoint."""
-        path = Path(self.path)
-        for remains in path.parent.glob(f"{path.stem}.tmp-*{path.suffix}"):
-            remains.unlink()
-
 
 @contextlib.contextmanager
 def _interrupt():
-    """Context in which Ctrl-C sets an event, so that a step is finished first. A second one interrupts at once."""
-    pressed, previous = threading.Event(), signal.getsignal(signal.SIGINT)
-    main = threading.current_thread() is threading.main_thread()
+    """Context in which Ctrl-C sets an event, so that a step is finished first. A second one interrupts at once.
+
+    Only Python's own way is changed so: who ignores the signal, or handles it, has asked for something else.
+    """
+    pressed, usual = threading.Event(), signal.default_int_handler
+    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is usual
 
     def press(*_):
         pressed.set()
-        signal.signal(signal.SIGINT, previous)
+        signal.signal(signal.SIGINT, usual)
 
-    if main:
+    if ours:
         signal.signal(signal.SIGINT, press)
     try:
         yield pressed
     finally:
-        if main:
-            signal.signal(signal.SIGINT, previous)
+        if ours:
+            signal.signal(signal.SIGINT, usual)
 
 
 def _crc32(a, rows=256):

@@ -10,15 +10,16 @@ import hashlib
 import io
 import json
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from tinycnn import files
+from tinycnn import InputError, files
 
+LARGEST_RECORD = 2**26  # bytes of a record that is read: a hundred times those of the longest training
 LARGEST_THUMBNAIL = 48  # pixels, of the images behind a scatter
 
 
@@ -168,7 +169,7 @@ class Result:
         Fingerprints of what it was made from (weights, images, settings) and of the code that made it.
     """
 
-    pictures: tuple
+    pictures: tuple[Kept, ...]
     facts: dict
     seconds: float
     made_from: str
@@ -210,13 +211,13 @@ def keep(folder, pictures, facts, began, made_from, code, export=()):
             one = replace(one, data=f"{p.name}.data.json", data_sha256=sha256(raw))
         kept.append(one)
     result = Result(tuple(kept), plain(facts), time.perf_counter() - began, made_from, code)
-    files.write_text(folder / "result.json", dumps(asdict(result)))
     written = {name for k in kept for name in (k.file, k.data)}
     written |= {f"{k.name}.{ending}" for k in kept for ending in (*export, *(["csv"] if export else []))}
     for ending in ("png", "data.json", "svg", "pdf", "csv"):
         for old in folder.glob(f"*.{ending}"):
             if old.name not in written:
                 old.unlink()
+    write(folder / "result.json", result)
     return result
 
 
@@ -224,14 +225,11 @@ def find(folder):
     """Return the `Result` in `folder` if it is whole, else None."""
     folder = Path(folder)
     try:
-        found = json.loads((folder / "result.json").read_text())
-        pictures = tuple(Kept(**p) for p in found.pop("pictures"))
-        result = Result(pictures, **found)
+        result = read(folder / "result.json", Result)
+        pictures = result.pictures if result else ()
         made = [(p.file, p.sha256) for p in pictures] + [(p.data, p.data_sha256) for p in pictures if p.data]
-        whole = isinstance(result.facts, dict) and isinstance(result.seconds, float)
-        whole = whole and all(isinstance(p.facts, dict) for p in pictures)
-        whole = whole and all(sha256((folder / name).read_bytes()) == digest for name, digest in made)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        whole = all(sha256((folder / name).read_bytes()) == digest for name, digest in made)
+    except (OSError, InputError):
         return None  # missing or damaged: the stage is done again
     return result if whole else None
 
@@ -240,6 +238,37 @@ def discard(folder):
     """Let the stage of `folder` count as not done; its pictures go with the next one that is."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         (Path(folder) / "result.json").unlink()
+
+
+def write(path, record):
+    """Write a record (a dict or a dataclass) as JSON, atomically, and after all its entries a SHA-256 of them."""
+    files.write_text(path, _sealed(dumps(record)))
+
+
+def read(path, kind):
+    """Return what `write` left in a file as a value of type `kind`, as msgspec takes types; None if there is no file.
+
+    Raises
+    ------
+    InputError
+        Not the text that was written, or a record of another kind.
+    """
+    try:
+        with open(path, "rb") as f:
+            text = f.read(LARGEST_RECORD).decode(errors="replace")
+    except FileNotFoundError:
+        return None
+    if _sealed(text[: -len(_SEAL % "") - 64] + "\n}\n") != text:
+        raise InputError(f"{path}: damaged, or of another version of this program; remove it")
+    return files.parse(text, kind, path)
+
+
+_SEAL = ',\n "sha256": "%s"\n}\n'
+
+
+def _sealed(text):
+    """JSON of an object with one more entry: the SHA-256 of the text without it."""
+    return text.removesuffix("\n}\n") + _SEAL % sha256(text.encode())
 
 
 def dumps(value):
@@ -272,6 +301,8 @@ def _sprite(images, columns, **options):
 
 
 def _plain(value):
+    if is_dataclass(value):
+        value = asdict(value)
     if isinstance(value, dict):
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):

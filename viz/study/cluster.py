@@ -48,7 +48,7 @@ class Pool:
             images=options.images and str(Path(options.images).expanduser().resolve()),
             download=False,
         )
-        self.parts, self.waiting, self.token = {}, [], None
+        self.parts, self.waiting = {}, []
 
     def __enter__(self):
         self.cluster = None
@@ -78,8 +78,6 @@ class Pool:
 
     def __exit__(self, *_):
         self.client.cancel(list(self.parts))
-        if self.token is not None:
-            self.token.unlink(missing_ok=True)
         self.client.close()
         if self.cluster is not None:
             self.cluster.close()
@@ -93,10 +91,8 @@ class Pool:
 
     def _shared_folder(self):
         """See whether all workers see the output folder."""
-        token = self.options.out / f".shared-{uuid.uuid4().hex}"
-        files.write_text(token, "")
-        self.token = token
-        self.shared = all(self.client.run(os.path.exists, str(token)).values())
+        with files.temporary_path(self.options.out) as token:
+            self.shared = all(self.client.run(os.path.exists, str(token)).values())
         if not self.shared:
             print("workers do not see the output folder: files travel through the scheduler", flush=True)
 

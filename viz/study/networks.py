@@ -219,9 +219,10 @@ def find_networks(folder):
     """
     runs, metrics, folders = {}, {}, {}
     for path in sorted(Path(folder).glob("*/metrics.json")):
-        run, found = records.read(path.with_name("run.json")), records.read(path)
-        if "settings" not in run or "seed" not in found:
+        study = records.read_study(path.parent)
+        if study is None:
             continue
+        run, found = study
         seed = found["seed"]
         if seed in folders:
             raise InputError(f"{folders[seed]} and {path.parent} are both of seed {seed}; remove one of them")
@@ -237,11 +238,9 @@ def find_networks(folder):
             if a != b:
                 a, b = (str(v)[:12] if name == "images" else v for v in (a, b))
                 raise InputError(f"{folders[first]} has {name} {a}, {folders[seed]} {b}: not networks of one study")
-    info = runs[first]["info"]
     order = sorted(runs)
-    return Networks(
-        data.DatasetInfo(**info), {seed: metrics[seed] for seed in order}, {seed: folders[seed] for seed in order}
-    )
+    info = runs[first]["info"]
+    return Networks(info, {seed: metrics[seed] for seed in order}, {seed: folders[seed] for seed in order})
 
 
 def summarize(folder):
@@ -300,10 +299,15 @@ def write_report(out):
 
 def read_section(folder):
     """Return what the report shows of the study of one network; None if the folder holds no finished one."""
-    run, metrics = records.read(folder / "run.json"), records.read(folder / "metrics.json")
-    if "info" not in run:
+    try:
+        study = records.read_study(folder)
+    except InputError as e:
+        print(f"{folder}: not in the report: {e}")
         return None
-    info = data.DatasetInfo(**run["info"])
+    if study is None:
+        return None
+    run, metrics = study
+    info = run["info"]
     said = {k: v for k, v in metrics.items() if k != "stages"} | {"title": info.title, "classes": info.classes}
     reported = recipes.REPORTED.get(info.name) if run["built_in"] else None
     chapters, held = _chapters(folder, metrics["stages"], said), _claims({metrics["seed"]: metrics}, folder)
@@ -312,19 +316,21 @@ def read_section(folder):
 
 def read_networks(folder):
     """Return what the report shows of several networks: what is found over them, and the figures of the first."""
-    summary = records.read(folder / "summary.json")
     try:
-        networks = find_networks(folder) if summary else None
+        networks = find_networks(folder) if (folder / "summary.json").is_file() else None
     except InputError as e:
         print(f"{folder}: no summary in the report: {e}")
         return None
     if networks is None:
         return None
-    first = read_section(networks.folders[summary["seeds"][0]])
-    said = {"title": first.info.title, "classes": first.info.classes, "first": summary["seeds"][0]}
-    chapters = (*_chapters(folder, summary["stages"], said), *first.chapters)
-    numbers = summary["stages"]["summary"]["numbers"]
-    several = {"seeds": summary["seeds"], "over": numbers, "claims": _claims(networks.metrics, folder)}
+    seeds, summary = list(networks.metrics), results.find(folder / "summary")
+    if summary is None or summary.facts["seeds"] != seeds:
+        print(f"{folder}: no summary in the report: it is damaged, or of other networks; --summarize makes it again")
+        return None
+    first = read_section(networks.folders[seeds[0]])
+    said = {"title": first.info.title, "classes": first.info.classes, "first": seeds[0]}
+    chapters = (*_chapters(folder, [s.name for s in STAGES.values() if s.over == "networks"], said), *first.chapters)
+    several = {"seeds": seeds, "over": summary.facts["numbers"], "claims": _claims(networks.metrics, folder)}
     return replace(first, name=f"{folder.name}-networks", chapters=chapters, **several)
 
 

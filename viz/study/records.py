@@ -1,64 +1,131 @@
 """The records of a run: reading them back, and what a run came from: version, commit, packages, machine, memory."""
 
 import contextlib
-import json
 import os
 import platform
 import re
 import shutil
 import subprocess
 import tempfile
+from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from typing import Any, TypedDict
 
 import filelock
 
 import tinycnn
-from tinycnn import InputError, train
+from tinycnn import InputError, data, files, train
+from viz.report import results
 
 PACKAGES = ("numpy", "numba", "scipy", "scikit-learn", "matplotlib", "pillow", "safetensors", "threadpoolctl")
 
 
-def read(path):
-    """Return the object in a JSON file; {} if there is no such file.
+class Settings(TypedDict):
+    """All that the weights depend on, but for the steps."""
 
-    Raises
-    ------
-    InputError
-        The file holds something else.
-    """
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        return {}
-    except ValueError as e:
-        raise InputError(f"{path}: damaged, it holds no JSON; remove it") from e
-    if not isinstance(found, dict):
-        raise InputError(f"{path}: not a record of a run; remove it")
+    dataset: str
+    recipe: str
+    protocol: str
+    model: str
+    seed: int
+    backend: str
+    images: str
+
+
+class Begun(TypedDict):
+    """What is asked of a run that is not done; `anew` while what nobody goes on with is still to be removed."""
+
+    settings: Settings
+    steps: int
+    anew: bool
+
+
+class Fingerprints(TypedDict):
+    """What a stage was made from, and by which code."""
+
+    made_from: str
+    code: str
+
+
+class Record(TypedDict, total=False):
+    """run.json: `in_progress` alone, the rest, or both, where one training follows another in a folder."""
+
+    in_progress: Begun
+    settings: Settings
+    steps: int
+    info: data.DatasetInfo
+    built_in: bool
+    weights: str
+    network: str
+    seconds: dict[str, float]
+    fingerprints: dict[str, Fingerprints]
+    metrics_sha256: str
+    command: str
+    date: str
+    backend: str
+    peak_memory_mb: int | None
+    version: str
+    commit: str | None
+    packages: dict[str, str]
+    machine: str
+
+
+class _Metrics(TypedDict):
+    dataset: str
+    seed: int
+    steps: int
+    train_images: int
+    validation_images: int
+    test_images: int
+    kept_step: int
+    train_accuracy: dict[str, float | None]
+    test_accuracy: dict[str, float | None]
+    curve: dict[str, list]
+    judges: dict[str, dict[str, Any]]
+    stages: dict[str, dict[str, Any]]
+
+
+class Metrics(_Metrics, total=False):
+    """metrics.json; its SHA-256 stands in run.json."""
+
+    validation_accuracy: dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """history-PART.json: a training, and how many of the test images its network classifies rightly."""
+
+    settings: dict[str, Any]
+    test_right: int
+    history: train.History
+
+
+def read_run(folder):
+    """Return the `Record` of a study's folder; {} if there is none. One that is not whole is an InputError."""
+    found = results.read(folder / "run.json", Record) or {}
+    if set(found) - {"in_progress"} not in (set(), set(Record.__annotations__) - {"in_progress"}):
+        raise InputError(f"{folder / 'run.json'}: of another version of this program; remove it")
     return found
 
 
-def read_history(path):
-    """Return (settings, test images classified rightly, `History`) of the training in a file; None if there is none.
+def read_study(folder):
+    """Return (`Record`, `Metrics`) of the finished study in a folder; None if there is none.
 
     Raises
     ------
     InputError
-        The file holds something else.
+        They are not whole, or do not belong together.
     """
-    found = read(path)
-    settings, right, history = found.pop("settings", None), found.pop("test_right", None), None
-    try:
-        history = train.History(**found)
-        whole = {len(history.eval_steps)} == {len(history.train_accuracy), len(history.val_accuracy)}
-        whole = whole and all(isinstance(v, (int, float)) for some in found.values() for v in some)
-        whole = whole and isinstance(right, int)
-    except TypeError:
-        whole = False
-    if found and not whole:
-        raise InputError(f"{path}: not a history of training; remove it")
-    return (settings, right, history) if found else (None, None, None)
+    run, path = read_run(folder), folder / "metrics.json"
+    if "info" not in run:
+        return None
+    raw = path.read_bytes() if path.is_file() else b""
+    if results.sha256(raw) != run["metrics_sha256"]:
+        raise InputError(f"{path}: not the one that run.json was written with; --resume makes it again")
+    return run, files.parse(raw, Metrics, path)
 
 
 @contextlib.contextmanager
@@ -75,13 +142,14 @@ def lock(folder, part):
     owner = path.with_name(f"{part}-owner")
     try:
         with filelock.FileLock(path, timeout=1):
-            owner.write_text(f"process {os.getpid()} on {platform.node()}")
+            since = datetime.now().isoformat(" ", "seconds")
+            files.write_text(owner, f"process {os.getpid()} on {platform.node()}, since {since},")
             try:
                 yield
             finally:
                 owner.unlink(missing_ok=True)
     except filelock.Timeout as e:
-        who = owner.read_text() if owner.exists() else "another process"
+        who = owner.read_text(errors="replace") if owner.exists() else "another process"
         raise InputError(f"{folder}: {who} is at work on it ({part}); wait for it, or choose another --out") from e
 
 

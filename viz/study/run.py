@@ -12,7 +12,7 @@ go on in it and refuse what would mix it with another; without them it starts an
 
 import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -88,7 +88,17 @@ class Run:
         asked = options.only or [s.name for s in STAGES.values() if s.usual(self.info.name)]
         self.stages = [s for s in STAGES.values() if s.over == "network" and s.name in asked]
         self.images = self.set.digest
-        self.before, self.seconds = records.read(self.folder / "run.json"), {}
+        self.seconds = {}
+
+    @cached_property
+    def before(self):
+        """What run.json holds when this run begins; {} where that counts no more and is damaged."""
+        try:
+            return records.read_run(self.folder)
+        except InputError:
+            if self.options.goes_on:
+                raise
+            return {}
 
     @property
     def set(self):
@@ -122,12 +132,13 @@ class Run:
 
     def begin(self):
         """Make sure that what lies in the folder is gone on with, or counts no more."""
-        begun = {"settings": self.settings, "steps": self.steps}
-        if not self.options.goes_on:
+        begun = {"settings": self.settings, "steps": self.steps, "anew": False}
+        if not self.options.goes_on or self.before.get("in_progress", {}).get("anew"):
+            results.write(self.folder / "run.json", {**self.before, "in_progress": {**begun, "anew": True}})
             others = [self.folder / f"history-{part}.json" for some in TRAININGS.values() for part in some]
             for path in (*self.folder.glob("checkpoint-*.safetensors"), *others):  # that nobody goes on with
                 path.unlink(missing_ok=True)
-        files.write_text(self.folder / "run.json", results.dumps({**self.before, "in_progress": begun}))
+        results.write(self.folder / "run.json", {**self.before, "in_progress": begun})
 
     def took(self, part, seconds):
         """Add what a part took to what it had taken before."""
@@ -235,8 +246,7 @@ class Run:
             progress=self.options.workers is None,
         )
         right = int((net.predict(images.test_images) == images.test_labels).sum())
-        record = {"settings": self.trained_on, "test_right": right, **history.to_dict()}
-        files.write_text(self.folder / f"history-{key}.json", results.dumps(record))
+        results.write(self.folder / f"history-{key}.json", records.Trained(self.trained_on, right, history))
         said = f"test accuracy {percent(right / len(images.test_labels))}"
         return net, None if done == steps else time.perf_counter() - began, said
 
@@ -271,8 +281,9 @@ class Run:
 
     def trained(self, key):
         """Return (`History`, count of test images that are classified rightly), or (None, None)."""
-        settings, right, history = records.read_history(self.folder / f"history-{key}.json")
-        return (history, right) if settings == self.trained_on else (None, None)
+        found = results.read(self.folder / f"history-{key}.json", records.Trained)
+        known = found is not None and found.settings == self.trained_on
+        return (found.history, found.test_right) if known else (None, None)
 
     @property
     def trained_on(self):
@@ -359,24 +370,26 @@ class Run:
             "judges": self.about_judges(),
             "stages": {name: done.facts for name, done in stages.items()},
         }
+        metrics, path = results.dumps(metrics), self.folder / "metrics.json"
         trained = {part: before[part] for part in ("training", *self.parts) if part in before and part not in STAGES}
         record = {
             "settings": self.settings,
             "steps": history.steps,
-            "info": asdict(self.info),
+            "info": self.info,
             "built_in": self.set.built_in,
             "weights": self.weights,
             "network": repr(self.net),
             "seconds": trained | self.seconds | {name: done.seconds for name, done in stages.items()},
             "fingerprints": {k: {"made_from": d.made_from, "code": d.code} for k, d in stages.items()},
+            "metrics_sha256": results.sha256(metrics.encode()),
             "command": self.options.command,
             "date": datetime.now().isoformat("T", "seconds"),
             "backend": self.net.ops.name,
             "peak_memory_mb": records.peak_memory(),
             **records.surroundings(),
         }
-        files.write_text(self.folder / "metrics.json", results.dumps(metrics))
-        files.write_text(self.folder / "run.json", results.dumps(record))
+        files.write_text(path, metrics)
+        results.write(self.folder / "run.json", record)
 
     def accuracies(self, history):
         """What metrics.json says of the network: how many images, which step was kept, and how often it was right."""
