@@ -88,17 +88,20 @@ def check_seed(seed):
     return int(seed)
 
 
-def check_text(text, what):
-    """Return `text` if UTF-8 can write it, or raise an InputError: a file's name may hold bytes that are no text."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as e:
-        raise InputError(f"{what} {text!a}: no text in UTF-8; rename the file or folder") from e
-    return text
+def reason(error):
+    """Return the text of another library's error in one line; of one that quotes bytes of a file its kind alone."""
+    text = " ".join(str(error).split())
+    quotes = "\\x" in text or "b'" in text or 'b"' in text
+    return text if text.isprintable() and 0 < len(text) < 200 and not quotes else type(error).__name__
+
+
+def one_of(allowed):
+    """Say what there is to choose from."""
+    return f"choose one of: {', '.join(map(str, allowed))}" if allowed else "there is none"
 
 
 def choose(value, allowed, what):
     """Return `value` if it is in `allowed`, else raise an InputError that lists what is."""
     if value not in list(allowed):  # also what has no hash
-        raise InputError(f"unknown {what} {value!r}; choose one of: {', '.join(map(str, allowed))}")
+        raise InputError(f"unknown {what} {value!r}; {one_of(allowed)}")
     return value

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tinycnn import layers
-from tinycnn.errors import InputError
+from tinycnn.errors import InputError, one_of
 
 from .check import features, images_for, map_layer, outputs, units_of
 
@@ -59,7 +59,7 @@ def filters(net, layer="conv1"):
     net.check_layer(layer)
     convolutions = [spec.name for spec in net.layers if isinstance(spec, layers.Conv2D)]
     if layer not in convolutions:
-        raise InputError(f"layer {layer!r} has no filters; choose one of: {', '.join(convolutions)}")
+        raise InputError(f"layer {layer!r} has no filters; of convolutions {one_of(convolutions)}")
     return net.ops.to_numpy(net.params[layer]["w"]).transpose(3, 0, 1, 2).copy()
 
 

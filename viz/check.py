@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tinycnn.errors import InputError, check_images
+from tinycnn.errors import InputError, check_images, one_of
 
 FLOATS_PER_BATCH = 2**25  # activations alive in one trace: 128 MiB in float32
 
@@ -20,7 +20,7 @@ def map_layer(net, layer):
     net.check_layer(layer)
     if len(net.shapes[layer]) != 3:
         with_maps = [name for name in net.layer_names if len(net.shapes[name]) == 3]
-        raise InputError(f"layer {layer!r} has no maps, only units; choose one of: {', '.join(with_maps)}")
+        raise InputError(f"layer {layer!r} has no maps, only units; of layers with maps {one_of(with_maps)}")
     return layer
 
 

@@ -1,13 +1,11 @@
 """Images as pages: arrays become coloured tiles, tiles a sheet, one large image a poster."""
 
-import textwrap
-
 import matplotlib
 import numpy as np
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from viz.figures.style import INK, MARGIN, SOFT, WIDTH, Figure, colorbar, header, page
+from viz.figures.style import INK, MARGIN, SOFT, WIDTH, Figure, colorbar, header, in_lines, page, short, wrapped
 
 
 def photo(x):
@@ -98,6 +96,8 @@ def sheet(
     tiles = np.asarray(tiles)
     N, h, w = tiles.shape[:3]
     data = _table(N, columns, rows, heads, captions)
+    rows = rows and [short(str(row), 32) for row in rows]
+    heads = heads and ["\n".join(short(line, 40) for line in str(head).split("\n")[:4]) for head in heads]
     lines = -(-N // columns)
     left = MARGIN + (12 + 14 * max(map(len, rows)) if rows else 0)
     wide = 24 if group else 0
@@ -113,7 +113,7 @@ def sheet(
     size = 11 * k
     if captions is not None:
         most = max(8, int((w + gap - 4) / (11.2 * k)))  # letters in a line, 9 points high
-        captions = ["\n".join(textwrap.wrap(str(c), most, break_long_words=False)) for c in captions]
+        captions = [wrapped(str(c), most, longest=3 * most // 2) for c in captions]  # a longer word is written smaller
     if captions is not None or heads is not None:
         longest = max(len(s) for t in (captions or [], heads or []) for c in t for s in str(c).split("\n"))
         size = max(min(size, 11 * (w + gap - 4) / (13.6 * max(longest, 1))), 7 * k)
@@ -125,8 +125,8 @@ def sheet(
     if inset is not None:
         side = round(120 * k)
         text_left = MARGIN + side + round(18 * k)
-    title_lines = textwrap.wrap(title, int((width - text_left) / (20 * k)))
-    note_lines = textwrap.wrap(note, int((width - text_left) / (13 * k)))
+    title_lines = in_lines(title, int((width - text_left) / (20 * k)))
+    note_lines = in_lines(note, int((width - text_left) / (13 * k)))
     grid_y = top + round(k * (36 * len(title_lines) + 28 * len(note_lines) + 10))
     if inset is not None:
         grid_y = max(grid_y, top + side + round(38 * k))
@@ -143,7 +143,7 @@ def sheet(
     header(fig, text_left, top, title_lines, note_lines, k)
     if inset is not None:
         _image(fig, inset[0], MARGIN, top, side, side)
-        fig.write(MARGIN, top + side + 5 * k, inset[1], size=10 * k, color=SOFT)
+        fig.write(MARGIN, top + side + 5 * k, short(inset[1], 40), size=10 * k, color=SOFT)
     _image(fig, canvas, 0, grid_y, width, lines * step_y)
     for j, head in enumerate(heads or []):
         y, va = (6, "bottom") if any("\n" in str(c) for c in heads) else (12, "baseline")
