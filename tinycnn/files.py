@@ -68,7 +68,7 @@ def slug(name):
 
 
 def readable(name):
-    """Return a file's name, or any text, as UTF-8 can write it: bytes that are none become "\\udce9" and the like."""
+    """Return a file's name, or any text, as UTF-8 can write it: bytes that are no text appear escaped."""
     return str(name).encode("utf-8", "backslashreplace").decode()
 
 

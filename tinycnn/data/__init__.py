@@ -289,14 +289,14 @@ def images_info(folder, shape=(96, 96, 3)):
     names = pictures.classes(folder)
     fits = {found.shape: found.model for found in _INFO.values()}
     name, made = readable(folder.resolve().name), f"resized and cropped to {shape[0]}x{shape[1]}"
-    model = fits[choose(shape, fits, "shape of images")]
+    model, where = fits[choose(shape, fits, "shape of images")], readable(folder)
     return DatasetInfo(
         name,
         f"{' '.join(name.split())}, {made}",
         names,
         shape,
         model,
-        f"pictures of {readable(folder)}, {made}; a fifth of each class, by a hash of the files' names, is the test part",
+        f"pictures of {where}, {made}; a fifth of each class, by a hash of the files' names, is the test part",
         "not known",
         False,
     )

@@ -19,8 +19,10 @@ from pathlib import Path
 from tinycnn.data import cifar10, mnist, raw, stl10
 from tinycnn.errors import InputError, choose, reason
 from tinycnn.files import atomic_path
+from tinycnn.progress import bar
 
 CHUNK = 1 << 16
+BYTES = {"unit": "B", "unit_scale": True}  # of a progress bar
 TIMEOUT = 10, 60  # seconds: to connect, and between two pieces of data
 
 
@@ -162,7 +164,6 @@ class Resume:
 
     def _continue(self, url):
         import requests
-        from tqdm import tqdm
 
         have = self.part.stat().st_size if self.part.exists() else 0
         # identity: a server that gzips on the way would change both the bytes and what a Range means.
@@ -178,15 +179,15 @@ class Resume:
                 raise InputError(f"{url}: the server resumes at a wrong place; run again to start from the beginning")
             length = response.headers.get("Content-Length", "")
             total = have + int(length) if length.isdigit() else None
-            bar = tqdm(desc=url.rsplit("/", 1)[-1], total=total, initial=have, unit="B", unit_scale=True)
-            with open(self.part, "ab" if have else "wb") as f, bar:
+            shown = bar(desc=url.rsplit("/", 1)[-1], total=total, initial=have, disable=False, **BYTES)
+            with open(self.part, "ab" if have else "wb") as f, shown:
                 # raw: requests would unpack a .gz that the server labels "Content-Encoding: gzip".
                 for chunk in response.raw.stream(CHUNK, decode_content=False):
                     have += len(chunk)
                     if max(have, total or 0) > self.most:
                         break
                     f.write(chunk)
-                    bar.update(len(chunk))
+                    shown.update(len(chunk))
         if max(have, total or 0) > self.most:
             self.part.unlink()
             raise InputError(f"{url}: the server sends more than {self.most:,} bytes; get the file by other means")
@@ -214,7 +215,7 @@ def extract(archive, folder, members):
     InputError
         The archive is corrupt, lacks a member, or a member has a wrong size or hash.
     """
-    from tqdm import tqdm
+    from tqdm.utils import CallbackIOWrapper
 
     missing = dict(members)
     size = archive.stat().st_size
@@ -222,8 +223,8 @@ def extract(archive, folder, members):
     with (
         _archive_errors(archive),
         open(archive, "rb") as f,
-        tqdm.wrapattr(f, "read", total=size, desc=f"unpacking {archive.name}") as stream,
-        gzip.open(stream) as unpacked,
+        bar(total=size, desc=f"unpacking {archive.name}", disable=False, **BYTES) as shown,
+        gzip.open(CallbackIOWrapper(shown.update, f, "read")) as unpacked,
         tarfile.open(fileobj=_Bounded(unpacked, archive, most), mode="r|") as tar,
     ):
         for entry in tar:

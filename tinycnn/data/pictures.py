@@ -16,6 +16,7 @@ import numpy as np
 
 from tinycnn.errors import InputError, reason
 from tinycnn.files import readable
+from tinycnn.progress import bar
 
 CURE = "the folder must hold one folder of pictures for each class"
 LARGEST = 2**28  # bytes of a picture's file: some readers take all of it into memory
@@ -42,8 +43,6 @@ def read(folder, shape, split):
     """Return (images uint8 (N, H, W, C), labels int64 (N,)) of one part; class by class, by the files' names."""
     if len(shape) != 3 or min(shape) < 1 or shape[2] not in (1, 3):
         raise InputError(f"shape: expected (height, width, colours), with 1 or 3 colours, got {tuple(shape)}")
-    from tqdm import tqdm
-
     paths, labels = [], []
     for label, path in enumerate(_folders(folder)):
         some = _part(_files(path), split)
@@ -54,7 +53,7 @@ def read(folder, shape, split):
             f"{folder}: no picture is left for the {split} part; a class needs five or more to have one in it"
         )
     images = np.empty((len(paths), *shape), np.uint8)
-    for image, path in zip(images, tqdm(paths, desc=f"pictures, {split}", unit="picture", disable=None, leave=False)):
+    for image, path in zip(images, bar(paths, desc=f"pictures, {split}", unit="picture", leave=False)):
         image[...] = _decode(path, *shape)
     return images, np.array(labels, np.int64)
 

@@ -210,7 +210,8 @@ def _cloud(ax, points, labels, names, size):
     """Marks in the colour and the shape of their class, without axes."""
     for label, name in names.items():
         i, j = labels == label, label % len(CLASS_COLORS)
-        style = {"c": CLASS_COLORS[j], "marker": CLASS_MARKERS[j], "lw": 0.4 if size > 20 else 0, "ec": "white"}
+        marker = CLASS_MARKERS[(label + label // len(CLASS_COLORS)) % len(CLASS_MARKERS)]  # another with each round
+        style = {"c": CLASS_COLORS[j], "marker": marker, "lw": 0.4 if size > 20 else 0, "ec": "white"}
         ax.scatter(*points[i].T, s=size, label=name, **style)
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
@@ -349,8 +350,18 @@ def bars(panels, title, note="", label="images", most=20):
         counts, y = np.asarray(counts), top + 16 + i * each
         order = np.argsort(-counts, kind="stable")[: min(most, np.count_nonzero(counts))]
         rest = np.count_nonzero(counts) - len(order)
-        more = f"; the others: {rest}, with {counts.sum() - counts[order].sum()} {short(label, 24)} together" if rest else ""
-        fig.write(MARGIN, y, f"{short(name, 24)}: {np.count_nonzero(counts)} of {len(counts)} maps{more}", size=12, weight="bold")
+        more = (
+            f"; the others: {rest}, with {counts.sum() - counts[order].sum()} {short(label, 24)} together"
+            if rest
+            else ""
+        )
+        fig.write(
+            MARGIN,
+            y,
+            f"{short(name, 24)}: {np.count_nonzero(counts)} of {len(counts)} maps{more}",
+            size=12,
+            weight="bold",
+        )
         ax = axes(fig, 130, y + 44, WIDTH - 160, each - 110)
         ax.bar(np.arange(len(order)), counts[order], width=0.8, color=RIGHT)
         ax.set(ylabel=short(label, 24), xlim=(-0.6, slots - 0.4), ylim=(0, 1.15 * max(counts.max(), 1)))

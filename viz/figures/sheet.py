@@ -5,12 +5,13 @@ import numpy as np
 from matplotlib.patches import Rectangle
 from PIL import Image
 
+from tinycnn.errors import InputError
 from viz.figures.style import INK, MARGIN, SOFT, WIDTH, Figure, colorbar, header, in_lines, page, short, wrapped
 
 
 def photo(x):
     """Images as they are: uint8, or float in [0, 1], (N, H, W, 1 or 3) -> uint8 (N, H, W, 3)."""
-    x = np.asarray(x)
+    x = _checked(x, 4)
     if x.dtype != np.uint8:
         x = np.round(255 * np.clip(x, 0, 1)).astype(np.uint8)
     return np.ascontiguousarray(np.broadcast_to(x, (*x.shape[:3], 3)))
@@ -21,6 +22,7 @@ def heat(x, limit=None):
 
     Without `limit` each map has its own: the 99.5th percentile of its values.
     """
+    x = _checked(x, 3)
     if limit is None:
         limit = np.percentile(x, 99.5, axis=(1, 2), keepdims=True)
     return _colored("magma", x / np.maximum(limit, 1e-30))
@@ -32,12 +34,24 @@ def signed(x, limit=None):
     Without `limit` each image has its own: the 99.5th percentile of its absolute values, or the largest one where
     nearly all are 0.
     """
+    x = _checked(x, 4)
     if limit is None:
         size = np.abs(x)
         limit = np.percentile(size, 99.5, axis=(1, 2, 3), keepdims=True)
         limit = np.where(limit > 0, limit, size.max(axis=(1, 2, 3), keepdims=True))
     x = x / np.maximum(limit, 1e-30)
     return photo(0.5 + 0.5 * x) if x.shape[3] == 3 else _colored("RdBu_r", 0.5 + 0.5 * x[..., 0])
+
+
+def _checked(x, ndim):
+    """`x` as an array to be shown, or an InputError: of the wrong shape, of no numbers, or with NaN."""
+    x = np.asarray(x)
+    kind = "(N, H, W, 1 or 3)" if ndim == 4 else "(N, H, W)"
+    if x.ndim != ndim or x.size == 0 or (ndim == 4 and x.shape[3] not in (1, 3)) or x.dtype.kind not in "buif":
+        raise InputError(f"images: expected numbers of shape {kind} to draw, got {x.dtype} of shape {x.shape}")
+    if x.dtype.kind == "f" and np.isnan(x).any():
+        raise InputError("images: they hold NaN, which no colour shows; replace it")
+    return x
 
 
 def enlarge(x, size):
@@ -94,6 +108,18 @@ def sheet(
         Its data: row, column (their names, or numbers from 0) and caption of each tile.
     """
     tiles = np.asarray(tiles)
+    if tiles.ndim != 4 or tiles.size == 0 or tiles.shape[3] != 3 or tiles.dtype != np.uint8:
+        raise InputError(
+            f"tiles: expected uint8 (N, h, w, 3), as photo, heat and signed make them, got {tiles.dtype} of shape "
+            f"{tiles.shape}"
+        )
+    for name, texts, count in (
+        ("captions", captions, len(tiles)),
+        ("heads", heads, columns),
+        ("frames", frames, len(tiles)),
+    ):
+        if texts is not None and len(texts) != count:
+            raise InputError(f"{name}: expected {count}, got {len(texts)}")
     N, h, w = tiles.shape[:3]
     data = _table(N, columns, rows, heads, captions)
     rows = rows and [short(str(row), 32) for row in rows]

@@ -2,8 +2,8 @@
 
 A page is measured in pixels from its top left corner, as images are. Users' text is drawn as it stands: a ``$`` is a
 dollar, never the start of a formula; letters that the usual font lacks come from one of the system's that has them; a
-sign that cannot be seen is drawn as U+FFFD, and what is too long for its place ends with an ellipsis. Figures are made without pyplot: no global state, no display; the same arrays give
-the same bytes, in every format.
+control character is drawn as U+FFFD, and what is too long for its place ends with an ellipsis. Figures are made
+without pyplot: no global state, no display; the same arrays give the same bytes, in every format.
 """
 
 import csv
@@ -43,7 +43,7 @@ CLASS_COLORS = (
 )
 CLASS_MARKERS = "osD^vPXhd*"
 MARGIN = 24
-FAMILIES = {}  # {letter that the usual font lacks: the family of a font of this system that has it, None: there is none}
+FAMILIES = {}  # {letter that the usual font lacks: the family of a font of this system that has it, or None}
 
 # What a file says about its making, by ending: without date and version the same figure is the same bytes.
 METADATA = {
@@ -124,16 +124,16 @@ def short(text, most):
 
 
 def wrapped(text, most, count=4, longest=None):
-    """Return `text` in lines as `in_lines` does; its own stay apart, and a word is cut at `longest` (`most`) letters."""
+    """Return `text` in lines as `in_lines` does; its own stay apart; a word is cut at `longest` (`most`) letters."""
     parts = [line for part in text.split("\n")[:4] for line in in_lines(part, most, count, break_long_words=False)]
     return "\n".join(short(line, longest or most) for line in parts)
 
 
 def _seen(text):
-    """`text` with every sign that would not be seen as U+FFFD."""
-    return re.sub(
-        r"[^\n -~]", lambda m: "\N{REPLACEMENT CHARACTER}" if unicodedata.category(m[0])[0] == "C" else m[0], text
-    )
+    """`text` with its control characters as U+FFFD, and without signs that only say how others are to be drawn."""
+    kinds = {c: unicodedata.category(c) for c in set(text) - {"\n"}}
+    shown = {c: "" if k == "Cf" else "\N{REPLACEMENT CHARACTER}" for c, k in kinds.items() if k[0] == "C"}
+    return text.translate(str.maketrans(shown)) if shown else text
 
 
 def families(text):

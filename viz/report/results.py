@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import io
 import json
+import math
 import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from PIL import Image
 
 from tinycnn import files
 
+NOTHING = "not_shown"  # the fact by which a stage says why it has no picture
 LARGEST_THUMBNAIL = 48  # pixels, of the images behind a scatter
 
 
@@ -177,7 +179,11 @@ class Result:
     @property
     def said(self):
         """What came out, in two words."""
-        return f"{len(self.pictures)} figure{'s' if len(self.pictures) != 1 else ''}"
+        return (
+            "nothing to show"
+            if NOTHING in self.facts
+            else f"{len(self.pictures)} figure{'s' if len(self.pictures) != 1 else ''}"
+        )
 
 
 def keep(folder, pictures, facts, began, made_from, code, export=()):
@@ -243,7 +249,7 @@ def discard(folder):
 
 
 def dumps(value):
-    """Return JSON that is the same text for the same numbers: floats by repr, what is undefined (NaN) as null."""
+    """Return JSON that is the same text for the same numbers: floats by repr, NaN and infinity as null."""
     return json.dumps(_plain(value), indent=1, allow_nan=False) + "\n"
 
 
@@ -278,4 +284,4 @@ def _plain(value):
         return [_plain(v) for v in value]
     if isinstance(value, (np.ndarray, np.generic)):
         return _plain(value.tolist())
-    return None if isinstance(value, float) and value != value else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
