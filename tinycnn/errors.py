@@ -11,6 +11,26 @@ class InputError(ValueError):
     """
 
 
+def as_array(value, what, dtype=None):
+    """Return `value` as an array, or raise an InputError: rows of several lengths, or what is no `dtype`."""
+    try:
+        return np.asarray(value, dtype)
+    except (ValueError, TypeError) as e:
+        raise InputError(f"{what}: expected an array, got {shown(value)}") from e
+
+
+def is_number(value, whole=True):
+    """Whether `value` is a (whole) number, Python's or NumPy's; True and False are none."""
+    kinds = (int, np.integer) if whole else (int, float, np.integer, np.floating)
+    return isinstance(value, kinds) and not isinstance(value, bool)
+
+
+def shown(value):
+    """Return `value` as an error's line shows it."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else f"{text[:79]}\N{HORIZONTAL ELLIPSIS}"
+
+
 def check_images(images, shape=None, what="images"):
     """Raise unless `images` is a batch that a network takes.
 
@@ -33,7 +53,7 @@ def check_images(images, shape=None, what="images"):
     InputError
         Wrong number of dimensions, shape, dtype, or a value that is NaN or infinite.
     """
-    images = np.asarray(images)
+    images = as_array(images, what)
     if images.ndim != 4:
         raise InputError(
             f"{what}: expected an array of shape (N, H, W, C), got {images.shape}; "
@@ -71,7 +91,7 @@ def check_photographs(images, shape=None, what="images"):
 
 def check_labels(labels, N, classes, what="labels"):
     """Raise unless `labels` are `N` integers in [0, `classes`); return them as int64 (N,)."""
-    labels = np.asarray(labels)
+    labels = as_array(labels, what)
     if labels.shape != (N,) or labels.dtype.kind not in "iu":
         raise InputError(f"{what}: expected {N} integers, got shape {labels.shape} of {labels.dtype}")
     if N and not (0 <= labels.min() and labels.max() < classes):
@@ -83,8 +103,8 @@ def check_labels(labels, N, classes, what="labels"):
 
 def check_seed(seed):
     """Return `seed` as an int of any size, or raise an InputError: it must be a whole number of at least 0."""
-    if not (isinstance(seed, (int, np.integer)) and seed >= 0):
-        raise InputError(f"seed: expected a whole number of at least 0, got {seed!r}")
+    if not (is_number(seed) and seed >= 0):
+        raise InputError(f"seed: expected a whole number of at least 0, got {shown(seed)}")
     return int(seed)
 
 
@@ -102,6 +122,6 @@ def one_of(allowed):
 
 def choose(value, allowed, what):
     """Return `value` if it is in `allowed`, else raise an InputError that lists what is."""
-    if value not in list(allowed):  # also what has no hash
-        raise InputError(f"unknown {what} {value!r}; {one_of(allowed)}")
+    if isinstance(value, np.ndarray) or value not in list(allowed):  # also what has no hash
+        raise InputError(f"unknown {what} {shown(value)}; {one_of(allowed)}")
     return value

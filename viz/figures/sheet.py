@@ -5,7 +5,7 @@ import numpy as np
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from tinycnn.errors import InputError
+from tinycnn.errors import InputError, as_array, is_number, shown
 from viz.figures.style import INK, MARGIN, SOFT, WIDTH, Figure, colorbar, header, in_lines, page, short, wrapped
 
 
@@ -22,7 +22,7 @@ def heat(x, limit=None):
 
     Without `limit` each map has its own: the 99.5th percentile of its values.
     """
-    x = _checked(x, 3)
+    x = _checked(x, 3, limit)
     if limit is None:
         limit = np.percentile(x, 99.5, axis=(1, 2), keepdims=True)
     return _colored("magma", x / np.maximum(limit, 1e-30))
@@ -34,7 +34,7 @@ def signed(x, limit=None):
     Without `limit` each image has its own: the 99.5th percentile of its absolute values, or the largest one where
     nearly all are 0.
     """
-    x = _checked(x, 4)
+    x = _checked(x, 4, limit) * 1.0
     if limit is None:
         size = np.abs(x)
         limit = np.percentile(size, 99.5, axis=(1, 2, 3), keepdims=True)
@@ -43,9 +43,11 @@ def signed(x, limit=None):
     return photo(0.5 + 0.5 * x) if x.shape[3] == 3 else _colored("RdBu_r", 0.5 + 0.5 * x[..., 0])
 
 
-def _checked(x, ndim):
-    """`x` as an array to be shown, or an InputError: of the wrong shape, of no numbers, or with NaN."""
-    x = np.asarray(x)
+def _checked(x, ndim, limit=None):
+    """`x` as an array to be shown, or an InputError: of the wrong shape, of no numbers, or with NaN; or no `limit`."""
+    if not (limit is None or (is_number(limit, whole=False) and limit == limit)):
+        raise InputError(f"limit: expected a number, got {shown(limit)}")
+    x = as_array(x, "images")
     kind = "(N, H, W, 1 or 3)" if ndim == 4 else "(N, H, W)"
     if x.ndim != ndim or x.size == 0 or (ndim == 4 and x.shape[3] not in (1, 3)) or x.dtype.kind not in "buif":
         raise InputError(f"images: expected numbers of shape {kind} to draw, got {x.dtype} of shape {x.shape}")
@@ -55,7 +57,13 @@ def _checked(x, ndim):
 
 
 def enlarge(x, size):
-    """Repeat pixels until (N, h, w, ...) is (N, size, size, ...), to show small maps beside large images."""
+    """Repeat pixels until (N, h, w, ...) is (N, size, size, ...), to show small maps beside large images.
+
+    Raises InputError for fewer dimensions, or a size that is no whole number from 1 to 10,000.
+    """
+    x = as_array(x, "x")
+    if x.ndim < 3 or not (is_number(size) and 1 <= size <= 10_000):
+        raise InputError(f"x, size: expected (N, h, w, ...) and 1 to 10,000 pixels, got {x.shape} and {shown(size)}")
     rows, cols = (np.arange(size) * n // size for n in x.shape[1:3])
     return x[:, rows][:, :, cols]
 
@@ -107,7 +115,9 @@ def sheet(
     Figure
         Its data: row, column (their names, or numbers from 0) and caption of each tile.
     """
-    tiles = np.asarray(tiles)
+    tiles = as_array(tiles, "tiles")
+    if not (is_number(columns) and 1 <= columns <= 1000 and isinstance(title, str) and isinstance(note, str)):
+        raise InputError(f"columns, title: expected 1 to 1000 and a string, got {shown(columns)} and {shown(title)}")
     if tiles.ndim != 4 or tiles.size == 0 or tiles.shape[3] != 3 or tiles.dtype != np.uint8:
         raise InputError(
             f"tiles: expected uint8 (N, h, w, 3), as photo, heat and signed make them, got {tiles.dtype} of shape "

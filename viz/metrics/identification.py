@@ -9,7 +9,7 @@ image has neither.
 
 import numpy as np
 
-from tinycnn.errors import InputError
+from tinycnn.errors import InputError, as_array
 from viz.deconvnet import edges
 
 from .correlation import standardized
@@ -53,7 +53,7 @@ def outlines(images):
 
 def named(maps, candidates):
     """Return what `identify` does, from the `outlines` of the images: for many maps of the same ones."""
-    maps = np.asarray(maps)
+    maps = as_array(maps, "maps")
     maps = maps[..., None] if maps.ndim == 3 else maps
     if maps.ndim != 4 or maps.size == 0 or (len(maps), maps[0, ..., 0].size) != candidates.shape:
         raise InputError(f"maps: expected one for each of the images, as large as they, got shape {maps.shape}")
