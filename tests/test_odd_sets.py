@@ -1,6 +1,9 @@
 """Sets of images that no study was made for: every stage fits itself to them, or says why it shows nothing."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +11,7 @@ import pytest
 from PIL import Image
 
 import run_all
-from tinycnn import InputError, data, models
+from tinycnn import InputError, data, models, train
 from viz.report import page, results
 from viz.study import claims, sets, table, ways, words
 from viz.study.stages import filters, saliency
@@ -106,6 +109,30 @@ def test_one_class_alone_is_refused_at_once(tmp_path, capsys):
 def test_names_that_are_the_same_in_words_stay_as_they_are():
     assert study("one image, again and again").names == ["hot_dog", "hot dog"]
     assert study("37 classes").names[36] == "class 36"
+
+
+def test_any_path_of_the_system_and_any_name_in_it_will_do(tmp_path):
+    """Bytes that are no UTF-8, control characters, what would be markup or mathematics elsewhere."""
+    odd = "caf\udce9 $x$ \x07"
+    argv = [*pictures(tmp_path / odd, {odd: 6, "<b>": 6})[:-1], str(tmp_path / "o\udce9")]
+    assert run_all.main([*argv, "--only", "training_curve"]) == 0
+    shown = (tmp_path / "o\udce9" / "report.html").read_text()
+    assert "caf\\udce9 $x$ \N{REPLACEMENT CHARACTER}, &lt;b&gt;. Source" in shown or "&lt;b&gt;, caf\\udce9" in shown
+    assert run_all.main([*argv, "--only", "training_curve", "--resume"]) == 0
+
+
+def test_a_bad_setting_of_matplotlib_stops_before_anything_is_written(tmp_path):
+    code = "import sys, run_all; sys.exit(run_all.main(sys.argv[1:]))"
+    argv, env = [sys.executable, "-c", code, "--steps", "1", "--out", str(tmp_path / "out")], {"MPLBACKEND": "none"}
+    run = subprocess.run(argv, env=os.environ | env, capture_output=True, text=True)
+    assert run.returncode == 2 and run.stderr.count("\n") == 1 and "MPLBACKEND" in run.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_a_standard_error_training_needs_no_bar(tmp_path, monkeypatch):
+    s = study("no test image of b")
+    monkeypatch.setattr(sys, "stderr", None)
+    assert train.fit(s.net, s.images, s.labels, steps=1, batch_size=2).steps == 1
 
 
 def test_a_folder_called_like_a_built_in_set_is_another_set(tmp_path, monkeypatch, capsys):
