@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import io
 import json
-import math
 import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -249,7 +248,7 @@ def discard(folder):
 
 
 def dumps(value):
-    """Return JSON that is the same text for the same numbers: floats by repr, NaN and infinity as null."""
+    """Return JSON that is the same text for the same numbers: floats by repr, what is undefined (NaN) as null."""
     return json.dumps(_plain(value), indent=1, allow_nan=False) + "\n"
 
 
@@ -284,4 +283,4 @@ def _plain(value):
         return [_plain(v) for v in value]
     if isinstance(value, (np.ndarray, np.generic)):
         return _plain(value.tolist())
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return None if isinstance(value, float) and value != value else value
