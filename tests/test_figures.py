@@ -615,3 +615,11 @@ def test_images_of_another_number_of_colours_cost_one_line(shape):
         figures.photo(np.array([[[["a"]]]]))
     with pytest.raises(InputError, match="NaN"):
         figures.heat(np.full((1, 2, 2), np.nan))
+
+
+def test_wide_letters_take_the_room_of_two(fresh_fonts):
+    with pytest.warns(UserWarning, match="no font"):
+        fig = figures.confusion([[1, 0], [0, 1]], [CAT * 100, "b"], CAT * 60, CAT * 99)
+        fig.draw_without_rendering()
+    for box in (t.get_window_extent() for t in fig.texts):
+        assert box.x0 >= 0 and box.x1 <= fig.bbox.x1 and box.y1 <= fig.bbox.y1

@@ -19,6 +19,7 @@ from viz.figures.style import (
     in_lines,
     page,
     short,
+    text_columns,
     wrapped,
 )
 from viz.metrics.statistics import accuracy_interval
@@ -65,7 +66,7 @@ def curves(
         said[1] += " (shaded: 95 % interval)"
     said += [f"{short(name, 40)}: {100 * max(y):.1f} % at best" for name, (_, y) in others.items()]
     said += [f"{test.n:,} test images, looked at once: {100 * test.mean:.1f} %"] if test is not None else []
-    columns = 2 if 2 * (11.8 * max(map(len, said)) + 70) < WIDTH - 2 * MARGIN else 1
+    columns = 2 if 2 * (11.8 * max(map(text_columns, said)) + 70) < WIDTH - 2 * MARGIN else 1
     legend = 32 * -(-len([s for s in said if s]) // columns) + 8
     fig, y = page(title, note, height=1000 + legend)
     half = (1000 - y - 130) / 2
@@ -141,7 +142,10 @@ def scatter(points, labels, names, title, note="", control=None):
     in a smaller panel below.
     """
     items = [wrapped(str(name), 15 if control else 24) for name in names.values()]
-    letters, lines = max(len(part) for item in items for part in item.split("\n")), [i.count("\n") + 1 for i in items]
+    letters, lines = (
+        max(text_columns(part) for item in items for part in item.split("\n")),
+        [i.count("\n") + 1 for i in items],
+    )
     side, beside = (680, WIDTH - 2 * MARGIN - 680 - 28) if control else (800, 0)
 
     def height(columns):
@@ -247,12 +251,12 @@ def shares(values, rows, heads, title, note="", label="per cent", groups=None, b
     table = [(rows[i], heads[j], values[i, j].item()) for i in range(R) for j in range(C)]
     table += [(rows[i], head, texts[i]) for head, texts in beside.items() for i in range(R)]
     rows = [short(" ".join(str(row).split()), 32) for row in rows]
-    row_height, left = 54 if R <= 16 else 38, MARGIN + 16 + 14 * max(map(len, rows))
+    row_height, left = 54 if R <= 16 else 38, MARGIN + 16 + 14 * max(map(text_columns, rows))
     w = (WIDTH - left - MARGIN) / (C + len(beside))
     heads = [*heads, *beside]
 
     def letters(heads):
-        return max(len(part) for head in heads for part in head.split("\n"))
+        return max(text_columns(part) for head in heads for part in head.split("\n"))
 
     level = [wrapped(str(head), max(4, int(11 * (w - 6) / (13.6 * 5.5)))) for head in heads]
     size = min(11, 11 * (w - 6) / (13.6 * letters(level)))
@@ -301,7 +305,7 @@ def confusion(counts, names, title, note=""):
     counts = np.asarray(counts)
     C, n = len(counts), counts.sum(1)
     rows = [wrapped(str(name), 18, 2) for name in names]
-    line = max(len(part) for name in rows for part in name.split("\n"))
+    line = max(text_columns(part) for name in rows for part in name.split("\n"))
     left, after = MARGIN + max(90, 24 + round(12.6 * line)), 24 + 13 * len(f"{n.max():,} of {n.max():,}")
     width = max(WIDTH, left + 58 * C + after + MARGIN)
     w, h = (width - left - after - MARGIN) / C, 58
@@ -396,7 +400,7 @@ def intervals(rows, title, note="", label="", reference=None, dots=None, cut=Fal
     """
     dots, differences = dots or {}, differences or {}
     names = {name: wrapped(str(name), 24) for name in (*rows, *differences)}
-    left = MARGIN + 28 + round(12.6 * max(len(line) for name in names.values() for line in name.split("\n")))
+    left = MARGIN + 28 + round(12.6 * max(text_columns(line) for name in names.values() for line in name.split("\n")))
     factor, bounds = (100, (0, 1)) if percent else (1, (-np.inf, np.inf))
     labels = [
         "\n".join(in_lines(text, int((WIDTH - left + 50) / 13)))

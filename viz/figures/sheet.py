@@ -6,7 +6,20 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from tinycnn.errors import InputError, as_array, is_number, shown
-from viz.figures.style import INK, MARGIN, SOFT, WIDTH, Figure, colorbar, header, in_lines, page, short, wrapped
+from viz.figures.style import (
+    INK,
+    MARGIN,
+    SOFT,
+    WIDTH,
+    Figure,
+    colorbar,
+    header,
+    in_lines,
+    page,
+    short,
+    text_columns,
+    wrapped,
+)
 
 
 def photo(x):
@@ -135,7 +148,7 @@ def sheet(
     rows = rows and [short(str(row), 32) for row in rows]
     heads = heads and ["\n".join(short(line, 40) for line in str(head).split("\n")[:4]) for head in heads]
     lines = -(-N // columns)
-    left = MARGIN + (12 + 14 * max(map(len, rows)) if rows else 0)
+    left = MARGIN + (12 + 14 * max(map(text_columns, rows)) if rows else 0)
     wide = 24 if group else 0
     groups = (columns - 1) // group if group else 0
     room = WIDTH - left - MARGIN + gap - groups * wide  # for the tiles, each with its gap
@@ -151,7 +164,7 @@ def sheet(
         most = max(8, int((w + gap - 4) / (11.2 * k)))  # letters in a line, 9 points high
         captions = [wrapped(str(c), most, longest=3 * most // 2) for c in captions]  # a longer word is written smaller
     if captions is not None or heads is not None:
-        longest = max(len(s) for t in (captions or [], heads or []) for c in t for s in str(c).split("\n"))
+        longest = max(text_columns(s) for t in (captions or [], heads or []) for c in t for s in str(c).split("\n"))
         size = max(min(size, 11 * (w + gap - 4) / (13.6 * max(longest, 1))), 7 * k)
     lines_below = max((c.count("\n") + 1 for c in captions or []), default=0)
     caption = round(lines_below * 2.5 * size + 4 * k) if captions is not None else 0

@@ -115,12 +115,21 @@ def page(title, note, below=0, height=None, width=WIDTH):
 
 def in_lines(text, most, count=4, **how):
     """Return `text` in lines of `most` letters, at most `count` of them; what is left out is an ellipsis."""
+    most = max(2, most * len(text) // max(1, text_columns(text)))
     return textwrap.wrap(text, most, max_lines=count, placeholder="\N{HORIZONTAL ELLIPSIS}", **how)
 
 
+def text_columns(text):
+    """Return the room that `text` takes, in letters: those of East Asia and pictures take two."""
+    return len(text) if text.isascii() else sum(1 + (unicodedata.east_asian_width(c) in "FW") for c in text)
+
+
 def short(text, most):
-    """Return `text` in `most` letters."""
-    return text if len(text) <= most else f"{text[: most - 1]}\N{HORIZONTAL ELLIPSIS}"
+    """Return `text` in the room of `most` letters."""
+    if text_columns(text) <= most:
+        return text
+    most = most * len(text) // text_columns(text)
+    return f"{text[: most - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def wrapped(text, most, count=4, longest=None):
