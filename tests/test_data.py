@@ -65,6 +65,17 @@ def test_mnist_is_read_as_written(tmp_path, split, gz):
     assert labels.dtype == np.int64 and labels.tolist() == [5, 0, 9]
 
 
+@pytest.mark.parametrize("gz", [True, False])
+def test_mnist_is_found_as_some_unpackers_spell_it_and_what_else_is_there_is_named(tmp_path, gz):
+    for path in write_mnist(tmp_path, gz=gz):
+        path.rename(path.with_name(path.name.replace("-idx", ".idx")))
+    images, labels = data.load("mnist", "test", root=tmp_path)
+    assert np.array_equal(images[..., 0], DIGITS) and labels.tolist() == [5, 0, 9]
+    there = next((tmp_path / "mnist").glob("t10k-images*"))
+    there.rename(there.with_name("t10k-images.zip"))
+    refused(lambda: data.load("mnist", "test", root=tmp_path), "no such file (there is t10k-images.zip)")
+
+
 def test_mnist_pixel_order_is_row_by_row(tmp_path):
     image = np.zeros((1, 28, 28), np.uint8)
     image_path, _ = write_mnist(tmp_path, image, labels=[1], gz=False)
@@ -351,6 +362,12 @@ def test_the_number_of_class_names_must_match_the_labels(tmp_path):
         words = folder / "class_names.txt", f"{len(names)} names", "labels run to 2"
         refused(lambda folder=folder: data.load_folder(folder), *words)
         refused(lambda folder=folder: data.folder_info(folder), *words)
+
+
+def test_class_names_may_begin_with_a_byte_order_mark_and_end_lines_in_any_way(tmp_path):
+    folder = write_folder(tmp_path / "pets")
+    (folder / "class_names.txt").write_bytes("\ufeffcat\r\nhot\u2028dog\r\n".encode())
+    assert data.folder_info(folder).classes == ("cat", "hot\u2028dog")
 
 
 @pytest.mark.parametrize("content", [b"", b"\n\n", b"cat\ncat\n", b"\xff\xfe\x00"])

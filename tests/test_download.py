@@ -206,6 +206,35 @@ def test_endless_redirects_are_one_clear_line(server, tmp_path):
         fetch("mnist", tmp_path, server.url, one_file())
 
 
+def test_a_server_without_end_is_stopped(server, tmp_path):
+    server.files["a-ubyte.gz"] = bytes(10**6)
+    remote = Remote(server.url, {"a-ubyte.gz": md5(BODY)}, largest=1000)
+    with pytest.raises(InputError, match="sends more than 4,000 bytes"):
+        fetch("mnist", tmp_path, remote=remote)
+    assert tree(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "answer", [b"\x07\xff\x00 garbage\r\n\r\n", b"HTTP/1.1 500 \x1b[31m\xe9\r\n\r\n", b"garbage" * 10]
+)
+def test_what_a_server_says_that_is_no_http_is_not_quoted(tmp_path, monkeypatch, answer):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+    def serve(listener):
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(4096)
+            connection.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,))
+        thread.start()
+        with pytest.raises(InputError) as e:
+            fetch("mnist", tmp_path, f"http://127.0.0.1:{listener.getsockname()[1]}", one_file())
+        thread.join()
+    assert "garbage" not in str(e.value) and str(e.value).isascii() and str(e.value).isprintable()
+
+
 def test_no_server_is_one_clear_line(tmp_path, monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with socket.socket() as s:  # a port that nobody listens on

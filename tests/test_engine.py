@@ -661,7 +661,6 @@ def fast(net):
         (lambda net: Dropout("o", "half"), "rate must be a number"),
         (lambda net: Network([Flatten("f")], (4.7, 4, 1)), "input_shape must be"),
         (lambda net: Network([Flatten("f")], (4, 4, 1), seed=-1), "seed"),
-        (lambda net: Network([Flatten("a/b")], (4, 4, 1)), "without '/'"),
         (lambda net: Network([Flatten("")], (4, 4, 1)), "at least one letter"),
         (lambda net: Network([Flatten("f")], (4, 4, 1), meta={"x": object()}), "meta: must be text and numbers"),
         (lambda net: net.logits(np.full((1, 28, 28, 1), 1e300)), r"x: values up to 1e\+300, beyond what float32 holds"),

@@ -11,10 +11,14 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
+from matplotlib import font_manager
 from PIL import Image
 
 from tinycnn import InputError
 from viz import figures
+from viz.figures import style
 from viz.metrics.statistics import Interval
 from viz.report import results
 
@@ -549,3 +553,73 @@ def test_save_writes_nothing_where_it_cannot(tmp_path, rng):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OSError, match=r"a\.png"):
         figures.save(figures.sheet(tiles(rng), 3, "Title"), tmp_path / "file" / "a.png")
+
+
+@pytest.mark.parametrize(
+    "name", ["$" * 10_000, "a b " * 3000, "\n" * 50 + "\x00\x07\x1b[31m\N{RIGHT-TO-LEFT OVERRIDE}\t"]
+)
+def test_whatever_a_name_is_every_figure_is_drawn_on_a_page_of_usual_size(name):
+    for kind, (fig, _) in one_of_each(name).items():
+        height, width, _ = pixels(fig).shape
+        assert height < 2500 and width < 1500, kind
+        fig.draw_without_rendering()
+        assert not any(c in t.get_text() for t in fig.texts for c in "\x00\x07\x1b\N{RIGHT-TO-LEFT OVERRIDE}"), kind
+
+
+CAT = "\N{CJK UNIFIED IDEOGRAPH-732B}"
+
+
+@pytest.fixture
+def fresh_fonts(monkeypatch):
+    """The fonts that matplotlib brings, and no others."""
+    own = [f for f in font_manager.fontManager.ttflist if "DejaVu" in f.name]
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", own)
+    monkeypatch.setattr(style, "FAMILIES", {})
+
+
+def test_letters_that_the_usual_font_lacks_come_from_one_that_has_them(tmp_path, fresh_fonts, recwarn):
+    pen, font = TTGlyphPen(None), FontBuilder(1000, isTTF=True)
+    for corner, move in zip([(0, 0), (0, 900), (900, 900), (900, 0)], [pen.moveTo, *[pen.lineTo] * 3]):
+        move(corner)
+    pen.closePath()
+    font.setupGlyphOrder([".notdef", "cat"])
+    font.setupCharacterMap({ord(CAT): "cat"})
+    font.setupGlyf({".notdef": TTGlyphPen(None).glyph(), "cat": pen.glyph()})
+    font.setupHorizontalMetrics({".notdef": (1000, 0), "cat": (1000, 0)})
+    font.setupHorizontalHeader(ascent=900, descent=-100)
+    font.setupNameTable({"familyName": "Own CJK", "styleName": "Regular"})
+    font.setupOS2()
+    font.setupPost()
+    font.save(tmp_path / "own.ttf")
+    font_manager.fontManager.addfont(tmp_path / "own.ttf")
+    fig = figures.poster(np.full((9, 9, 3), 255, np.uint8), f"a {CAT}")
+    ink = (pixels(fig)[:60] < 128).any(-1)
+    assert style.FAMILIES == {CAT: "Own CJK"} and not recwarn.list
+    assert max(np.diff(np.flatnonzero(np.diff(np.r_[0, ink.sum(0) > 0, 0].astype(int))))) > 20  # a solid square
+    assert style.families("plain") == style.families("größe") == []
+
+
+def test_where_no_font_has_a_letter_it_is_said_once(fresh_fonts):
+    with pytest.warns(UserWarning, match=f"no font of this system has the letters {CAT}") as said:
+        for _ in range(2):
+            figures.to_png(figures.confusion([[1, 0], [0, 1]], [CAT, "b"], CAT, CAT))
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8, 2), (3, 8, 8, 4), (8, 8, 3), (0, 8, 8, 3)])
+def test_images_of_another_number_of_colours_cost_one_line(shape):
+    for draw in (figures.photo, figures.signed, lambda x: figures.sheet(x.astype(np.uint8), 2, "Title")):
+        with pytest.raises(InputError, match=r"expected .*got .* of shape \("):
+            draw(np.zeros(shape))
+    with pytest.raises(InputError, match="expected numbers of shape"):
+        figures.photo(np.array([[[["a"]]]]))
+    with pytest.raises(InputError, match="NaN"):
+        figures.heat(np.full((1, 2, 2), np.nan))
+
+
+def test_wide_letters_take_the_room_of_two(fresh_fonts):
+    with pytest.warns(UserWarning, match="no font"):
+        fig = figures.confusion([[1, 0], [0, 1]], [CAT * 100, "b"], CAT * 60, CAT * 99)
+        fig.draw_without_rendering()
+    for box in (t.get_window_extent() for t in fig.texts):
+        assert box.x0 >= 0 and box.x1 <= fig.bbox.x1 and box.y1 <= fig.bbox.y1

@@ -39,6 +39,7 @@ def project_imports(path):
 ENGINE = {
     "errors": set(),
     "files": {"errors"},
+    "progress": set(),
     "ops": {"errors"},
     "streams": {"errors"},
     "layers": {"errors", "ops.geometry"},
@@ -49,8 +50,8 @@ ENGINE = {
     "network": {"errors", "files", "layers", "ops", "rules", "streams", "walk"},
     "checkpoint": {"errors", "files", "layers", "network"},
     "models": {"errors", "layers", "network"},
-    "data": {"errors", "files"},
-    "train": {"checkpoint", "errors", "losses", "network", "ops.workspace", "optim", "streams"},
+    "data": {"errors", "files", "progress"},
+    "train": {"checkpoint", "errors", "losses", "network", "ops.workspace", "optim", "progress", "streams"},
     "gradcheck": {"errors", "layers", "rules", "streams"},
 }
 # The rooms of `viz`, from the ground up: each may import its own floor and those below.
@@ -62,7 +63,7 @@ FLOORS = (
     {"report"},
     {"study"},
 )
-PUBLIC = {"errors", "files", "layers", "rules", "streams", "models", "optim", "train", "data"}
+PUBLIC = {"errors", "files", "layers", "progress", "rules", "streams", "models", "optim", "train", "data"}
 NAMES = {"InputError", "Network", "get_ops"}
 
 

@@ -590,8 +590,8 @@ def test_recipes_and_their_parts_are_frozen():
         (lambda: Progress(0), "Progress: gain"),
         (lambda: Normalized(-0.1), "Normalized: size"),
         (lambda: Mahendran(0), "Mahendran: size"),
-        (lambda: replace(MAHENDRAN, steps=0.5), "steps: expected a whole number of at least 0, got 0.5"),
-        (lambda: replace(for_size(28), views=0), "views: expected a whole number of at least 1, got 0"),
+        (lambda: replace(MAHENDRAN, steps=0.5), "steps: expected a whole number from 0 to 10,000,000, got 0.5"),
+        (lambda: replace(for_size(28), views=0), "views: expected a whole number from 1 to 1,000, got 0"),
         (lambda: replace(YOSINSKI_SETS[0], parametrization=PRIOR), r"regularizers: Clip.* changes pixels"),
     ],
 )

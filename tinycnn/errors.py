@@ -16,6 +16,26 @@ class InputError(ValueError):
         return text if len(text) < 1000 else f"{text[:700]} [...] {text[-250:]}"
 
 
+def as_array(value, what, dtype=None):
+    """Return `value` as an array, or raise an InputError: rows of several lengths, or what is no `dtype`."""
+    try:
+        return np.asarray(value, dtype)
+    except (ValueError, TypeError) as e:
+        raise InputError(f"{what}: expected an array, got {shown(value)}") from e
+
+
+def is_number(value, whole=True):
+    """Whether `value` is a (whole) number, Python's or NumPy's; True and False are none."""
+    kinds = (int, np.integer) if whole else (int, float, np.integer, np.floating)
+    return isinstance(value, kinds) and not isinstance(value, bool)
+
+
+def shown(value):
+    """Return `value` as an error's line shows it."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else f"{text[:79]}\N{HORIZONTAL ELLIPSIS}"
+
+
 def check_images(images, shape=None, what="images"):
     """Raise unless `images` is a batch that a network takes.
 
@@ -38,7 +58,7 @@ def check_images(images, shape=None, what="images"):
     InputError
         Wrong number of dimensions, shape, dtype, or a value that is NaN or infinite.
     """
-    images = np.asarray(images)
+    images = as_array(images, what)
     if images.ndim != 4:
         raise InputError(
             f"{what}: expected an array of shape (N, H, W, C), got {images.shape}; "
@@ -76,7 +96,7 @@ def check_photographs(images, shape=None, what="images"):
 
 def check_labels(labels, N, classes, what="labels"):
     """Raise unless `labels` are `N` integers in [0, `classes`); return them as int64 (N,)."""
-    labels = np.asarray(labels)
+    labels = as_array(labels, what)
     if labels.shape != (N,) or labels.dtype.kind not in "iu":
         raise InputError(f"{what}: expected {N} integers, got shape {labels.shape} of {labels.dtype}")
     if N and not (0 <= labels.min() and labels.max() < classes):
@@ -88,13 +108,13 @@ def check_labels(labels, N, classes, what="labels"):
 
 def is_whole(value, least=1):
     """Whether a value is a whole number, Python's or NumPy's, of at least `least`; True and False are none."""
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= least
+    return is_number(value) and value >= least
 
 
 def check_whole(value, what, least=1):
     """Return a value that `is_whole` as an int of any size, or raise an InputError."""
     if not is_whole(value, least):
-        raise InputError(f"{what}: expected a whole number of at least {least}, got {value!r}")
+        raise InputError(f"{what}: expected a whole number of at least {least}, got {shown(value)}")
     return int(value)
 
 
@@ -103,17 +123,20 @@ def check_seed(seed):
     return check_whole(seed, "seed", 0)
 
 
-def check_text(text, what):
-    """Return `text` if UTF-8 can write it, or raise an InputError: a file's name may hold bytes that are no text."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as e:
-        raise InputError(f"{what} {text!a}: no text in UTF-8; rename the file or folder") from e
-    return text
+def reason(error):
+    """Return the text of another library's error in one line; of one that quotes bytes of a file its kind alone."""
+    text = " ".join(str(error).split())
+    quotes = "\\x" in text or "b'" in text or 'b"' in text
+    return text if text.isprintable() and 0 < len(text) < 200 and not quotes else type(error).__name__
+
+
+def one_of(allowed):
+    """Say what there is to choose from."""
+    return f"choose one of: {', '.join(map(str, allowed))}" if allowed else "there is none"
 
 
 def choose(value, allowed, what):
     """Return `value` if it is in `allowed`, else raise an InputError that lists what is."""
-    if value not in list(allowed):  # also what has no hash
-        raise InputError(f"unknown {what} {value!r}; choose one of: {', '.join(map(str, allowed))}")
+    if isinstance(value, np.ndarray) or value not in list(allowed):  # also what has no hash
+        raise InputError(f"unknown {what} {shown(value)}; {one_of(allowed)}")
     return value

@@ -99,6 +99,11 @@ def slug(name):
     return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:60].rstrip("-")
 
 
+def readable(name):
+    """Return a file's name, or any text, as UTF-8 can write it: bytes that are no text appear escaped."""
+    return str(name).encode("utf-8", "backslashreplace").decode()
+
+
 def indexed(i, name):
     """Return a file's name without its ending: the index in two digits or more, then the slug, "03-golf-ball"."""
     return f"{i:02d}-{slug(name)}".rstrip("-")

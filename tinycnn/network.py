@@ -61,9 +61,9 @@ class Network:
     def __init__(self, layers, input_shape, *, backend="auto", seed=0, dtype="float32", meta=None):
         self.layers = tuple(layers)
         self.layer_names = [layer.name for layer in self.layers]
-        bad = next((name for name in self.layer_names if not isinstance(name, str) or not name or "/" in name), None)
-        if bad is not None:
-            raise InputError(f"layer {bad!r}: a name is text of at least one letter, without '/'")
+        bad = [name for name in self.layer_names if not (isinstance(name, str) and name)]
+        if bad:
+            raise InputError(f"layer {bad[0]!r}: a name is text of at least one letter")
         repeated = {name for name in self.layer_names if self.layer_names.count(name) > 1}
         if repeated or not self.layers:
             raise InputError(f"a network needs layers with different names; repeated: {sorted(repeated)}")

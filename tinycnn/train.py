@@ -20,13 +20,13 @@ from typing import Literal, TypedDict
 
 import msgspec
 import numpy as np
-from tqdm import tqdm
 
 from . import checkpoint as checkpoints
 from . import optim, streams
 from .errors import PIXELS, InputError, check_images, check_labels, check_seed, check_whole, choose
 from .losses import accuracy, loss_and_grads
 from .ops.workspace import Workspace
+from .progress import bar as progress_bar
 
 READ_EVERY = 10  # steps between readings of the losses: a device works on meanwhile
 AVERAGE_EVERY = 5  # steps between updates of the weights' running mean
@@ -198,7 +198,7 @@ def fit(
                 run.keep_best(run.done % eval_every == 0)
 
     quiet = None if progress else True
-    bar = tqdm(total=steps, initial=run.history.steps, desc="training", unit="step", disable=quiet)
+    bar = progress_bar(total=steps, initial=run.history.steps, desc="training", unit="step", disable=quiet)
     with bar, _interrupt() as interrupted:
         if run.history.steps == 0:
             evaluate()

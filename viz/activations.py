@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tinycnn import layers
-from tinycnn.errors import InputError
+from tinycnn.errors import InputError, as_array, one_of, shown
 
 from .check import features, images_for, map_layer, outputs, units_of
 
@@ -59,7 +59,7 @@ def filters(net, layer="conv1"):
     net.check_layer(layer)
     convolutions = [spec.name for spec in net.layers if isinstance(spec, layers.Conv2D)]
     if layer not in convolutions:
-        raise InputError(f"layer {layer!r} has no filters; choose one of: {', '.join(convolutions)}")
+        raise InputError(f"layer {layer!r} has no filters; of convolutions {one_of(convolutions)}")
     return net.ops.to_numpy(net.params[layer]["w"]).transpose(3, 0, 1, 2).copy()
 
 
@@ -91,7 +91,7 @@ def top_images(net, images, layer, k=9, units=None):
     H, W, C = net.shapes[map_layer(net, layer)]
     units = np.arange(C) if units is None else units_of(net, layer, units)
     if not (isinstance(k, (int, np.integer)) and 1 <= k <= len(images)):
-        raise InputError(f"k: expected a whole number from 1 to {len(images)}, the number of images, got {k!r}")
+        raise InputError(f"k: expected a whole number from 1 to {len(images)}, the number of images, got {shown(k)}")
     values, indices, positions = np.empty((len(units), 0)), *np.empty((2, len(units), 0), np.int64)
     for some, a in outputs(net, images, layer):
         a = a[..., units].reshape(-1, H * W, len(units))
@@ -113,9 +113,20 @@ def top_images(net, images, layer, k=9, units=None):
 def crop(images, boxes):
     """Return the part of each image (N, H, W, C) in its box (N, 4) as of `TopImages`, all of one size.
 
-    What lies beyond the border is 0.
+    What lies beyond the border is 0. Raises InputError for other shapes, or boxes without a pixel.
     """
-    boxes = np.asarray(boxes)
+    images, boxes = as_array(images, "images"), as_array(boxes, "boxes")
+    fits = images.ndim == 4 and boxes.shape == (len(images), 4) and boxes.dtype.kind in "iu"
+    if (
+        not fits
+        or not len(boxes)
+        or (np.ptp(boxes[:, 2:] - boxes[:, :2], 0) != 0).any()
+        or (boxes[:, 2:] <= boxes[:, :2]).any()
+    ):
+        raise InputError(
+            f"images, boxes: expected (N, H, W, C) and whole numbers (N, 4), top, left, bottom and right, of one size, "
+            f"got {images.shape} and {boxes.dtype} {boxes.shape}"
+        )
     pad = int(max(0, -boxes.min(), boxes[:, 2].max() - images.shape[1], boxes[:, 3].max() - images.shape[2]))
     images = np.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
     return np.stack([x[t + pad : b + pad, l + pad : r + pad] for x, (t, l, b, r) in zip(images, boxes)])
@@ -126,7 +137,7 @@ def strongest(maps):
 
     The first of equals. Raises InputError unless `maps` has four dimensions.
     """
-    maps = np.asarray(maps)
+    maps = as_array(maps, "maps")
     if maps.ndim != 4:
         raise InputError(f"maps: expected shape (N, H, W, C), got {maps.shape}")
     return maps.sum((1, 2), dtype=np.float64).argmax(1)
@@ -158,6 +169,10 @@ def sums(net, images, layer):
 def wins(sums):
     """Count for how many images each map is the strongest, from the maps' `sums` (N, C); int array (C,).
 
-    The first of equals wins; an image in which no map has a positive sum counts for none.
+    The first of equals wins; an image in which no map has a positive sum counts for none. Raises InputError for another
+    shape.
     """
+    sums = as_array(sums, "sums")
+    if sums.ndim != 2 or sums.size == 0 or sums.dtype.kind not in "uif":
+        raise InputError(f"sums: expected numbers (N, C), got {sums.dtype} of shape {sums.shape}")
     return np.bincount(sums.argmax(1)[sums.max(1) > 0], minlength=sums.shape[1])

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tinycnn.errors import InputError, check_images
+from tinycnn.errors import InputError, as_array, check_images, one_of, shown
 
 FLOATS_PER_BATCH = 2**25  # activations alive in one trace: 128 MiB in float32
 
@@ -20,7 +20,7 @@ def map_layer(net, layer):
     net.check_layer(layer)
     if len(net.shapes[layer]) != 3:
         with_maps = [name for name in net.layer_names if len(net.shapes[name]) == 3]
-        raise InputError(f"layer {layer!r} has no maps, only units; choose one of: {', '.join(with_maps)}")
+        raise InputError(f"layer {layer!r} has no maps, only units; of layers with maps {one_of(with_maps)}")
     return layer
 
 
@@ -30,9 +30,9 @@ def units_of(net, layer, units, what="units"):
     Raises InputError where one is not an integer, or is outside of what `layer` has.
     """
     count = net.shapes[layer][-1]
-    units = np.asarray(units)
+    units = as_array(units, what)
     if units.ndim > 1 or units.size == 0 or units.dtype.kind not in "iu":
-        raise InputError(f"{what}: expected an integer or a list of integers, got {units!r}")
+        raise InputError(f"{what}: expected an integer or a list of integers, got {shown(units)}")
     units = np.atleast_1d(units)
     if units.min() < 0 or units.max() >= count:
         wrong = units[(units < 0) | (units >= count)][0]
@@ -50,9 +50,9 @@ def units_per_image(net, layer, units, N, what):
 
 def places(net, layer, positions, N):
     """Return `positions` as int64 (N, 2): one (row, column) of a map for all images, or one for each."""
-    (H, W, _), given = net.shapes[map_layer(net, layer)], np.asarray(positions)
+    (H, W, _), given = net.shapes[map_layer(net, layer)], as_array(positions, "positions")
     if given.shape not in ((2,), (N, 2)) or given.dtype.kind not in "iu":
-        raise InputError(f"positions: expected (row, column), or {N} of them (one per image), got {positions!r}")
+        raise InputError(f"positions: expected (row, column), or {N} of them (one per image), got {shown(positions)}")
     if (given < 0).any() or (given >= (H, W)).any():
         raise InputError(f"positions: rows run from 0 to {H - 1} and columns from 0 to {W - 1} in layer {layer!r}")
     return np.broadcast_to(given, (N, 2)).astype(np.int64)

@@ -9,7 +9,7 @@ nothing. Springenberg et al. 2014 (arXiv:1412.6806) also mask by the forward ReL
 import numpy as np
 from scipy import ndimage
 
-from tinycnn.errors import InputError, choose
+from tinycnn.errors import InputError, as_array, choose
 from tinycnn.rules import by_layer
 
 from .activations import strongest
@@ -81,8 +81,8 @@ def edges(images):
     Grey is the mean over the colours, uint8 counting from 0 to 1; at the border the outermost pixels are repeated.
     Raises InputError unless `images` has four dimensions.
     """
-    images = np.asarray(images)
-    if images.ndim != 4:
+    images = as_array(images, "images")
+    if images.ndim != 4 or images.size == 0 or images.dtype.kind not in "buif":
         raise InputError(f"images: expected shape (N, H, W, C), got {images.shape}")
     grey = images.mean(-1, dtype=np.float64) / (255 if images.dtype == np.uint8 else 1)
     sides = ((1, 2), (2, 1))  # the difference along one axis of each image, smoothed along the other

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tinycnn.data import cifar10, demo, mnist, pictures, stl10
-from tinycnn.errors import InputError, check_text, choose
+from tinycnn.errors import InputError, choose
+from tinycnn.files import readable
 
 __all__ = [
     "NAMES", "SPLITS", "DatasetInfo", "folder_info", "images", "images_info", "info", "load", "load_folder", "masks",
@@ -236,8 +237,8 @@ def folder_info(path):
     path = Path(path).expanduser()
     classes = stl10.read_classes(stl10.find(path))
     named = path.resolve()
-    name = named.parent.name if named.name == stl10.FOLDER else named.name
-    return DatasetInfo(name, name, classes, stl10.SHAPE, "stl10", f"the folder {path}", "not known", False)
+    name = readable(named.parent.name if named.name == stl10.FOLDER else named.name)
+    return DatasetInfo(name, name, classes, stl10.SHAPE, "stl10", f"the folder {readable(path)}", "not known", False)
 
 
 def images(folder, shape=(96, 96, 3), split="train"):
@@ -265,9 +266,8 @@ def images(folder, shape=(96, 96, 3), split="train"):
     Raises
     ------
     InputError
-        No folder, no class, or a class without pictures or with a name that is no text; a file that is no
-        picture, or one too large to decode safely; no picture at all in this part; an unknown split or an
-        impossible shape.
+        No folder, no class, or a class without pictures; a file that is no picture, or one too large to decode
+        safely; no picture at all in this part; an unknown split or an impossible shape.
     """
     choose(split, SPLITS, "split")
     return pictures.read(Path(folder).expanduser(), shape, split)
@@ -283,20 +283,20 @@ def images_info(folder, shape=(96, 96, 3)):
     Raises
     ------
     InputError
-        No folder or no class in it, or a name that is no text; a shape that no network of the study takes.
+        No folder or no class in it; a shape that no network of the study takes.
     """
     folder, shape = Path(folder).expanduser(), tuple(shape)
     names = pictures.classes(folder)
     fits = {found.shape: found.model for found in _INFO.values()}
-    name, made = check_text(folder.resolve().name, "images"), f"resized and cropped to {shape[0]}x{shape[1]}"
-    model = fits[choose(shape, fits, "shape of images")]
+    name, made = readable(folder.resolve().name), f"resized and cropped to {shape[0]}x{shape[1]}"
+    model, where = fits[choose(shape, fits, "shape of images")], readable(folder)
     return DatasetInfo(
         name,
         f"{' '.join(name.split())}, {made}",
         names,
         shape,
         model,
-        f"pictures of {folder}, {made}; a fifth of each class, by a hash of the files' names, is the test part",
+        f"pictures of {where}, {made}; a fifth of each class, by a hash of the files' names, is the test part",
         "not known",
         False,
     )

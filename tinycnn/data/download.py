@@ -7,18 +7,22 @@ yet; a part that turns out to be wrong fails the hash and is removed.
 """
 
 import contextlib
+import gzip
 import hashlib
+import http.client
 import os
 import tarfile
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tinycnn.data import cifar10, stl10
-from tinycnn.errors import InputError, choose
+from tinycnn.data import cifar10, mnist, raw, stl10
+from tinycnn.errors import InputError, choose, reason
 from tinycnn.files import atomic_path
+from tinycnn.progress import bar
 
 CHUNK = 1 << 16
+BYTES = {"unit": "B", "unit_scale": True}  # of a progress bar
 TIMEOUT = 10, 60  # seconds: to connect, and between two pieces of data
 
 
@@ -35,11 +39,14 @@ class Remote:
     members : dict
         For an archive: path inside -> (bytes, md5), each None where it is not known; nothing else is
         unpacked.
+    largest : int
+        Bytes of the largest file on the server; a server that sends more than `raw.MORE` times as many is stopped.
     """
 
     base_url: str
     md5: dict
     members: dict = field(default_factory=dict)
+    largest: int = 2_640_397_119
 
 
 REMOTES = {
@@ -51,6 +58,7 @@ REMOTES = {
             "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
             "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
         },
+        largest=9_912_422,
     ),
     "cifar10": Remote(
         "https://www.cs.toronto.edu/~kriz/",
@@ -60,6 +68,7 @@ REMOTES = {
             for names in cifar10.FILES.values()
             for name in names
         },
+        170_052_171,
     ),
     "stl10": Remote(
         "https://ai.stanford.edu/~acoates/stl10/",
@@ -112,9 +121,10 @@ def fetch(name, root="data", base_url=None, remote=None):
         return folder
     folder.mkdir(parents=True, exist_ok=True)
     for file, md5 in remote.md5.items():
-        if not remote.members and (folder / file).with_suffix("").exists():
+        unpacked = mnist.spellings(file.removesuffix(".gz"))
+        if not remote.members and any((folder / name).exists() for name in unpacked):
             continue
-        _retrieve(base_url + file, folder / file, md5)
+        _retrieve(base_url + file, folder / file, md5, raw.MORE * remote.largest)
         if remote.members:
             extract(folder / file, folder, remote.members)
             (folder / file).unlink()
@@ -122,10 +132,10 @@ def fetch(name, root="data", base_url=None, remote=None):
 
 
 class Resume:
-    """A pooch downloader that continues `part` where an earlier attempt stopped."""
+    """A pooch downloader that continues `part` where an earlier attempt stopped; it takes `most` bytes at most."""
 
-    def __init__(self, part):
-        self.part = Path(part)
+    def __init__(self, part, most):
+        self.part, self.most = Path(part), most
 
     def __call__(self, url, output_file, pooch=None, check_only=False):
         """Download `url` to `output_file` by way of `part`, which stays on any fault (an InputError)."""
@@ -135,7 +145,8 @@ class Resume:
         try:
             self._continue(url)
         except requests.HTTPError as e:
-            answer = f"{e.response.status_code} {e.response.reason}"
+            status = e.response.status_code  # what it says besides may be anything
+            answer = f"{status} {http.client.responses.get(status, '')}".rstrip()
             raise InputError(f"{url}: the server answers {answer}; get the file by other means") from e
         except requests.TooManyRedirects as e:
             raise InputError(f"{url}: the server redirects without end; get the file by other means") from e
@@ -153,7 +164,6 @@ class Resume:
 
     def _continue(self, url):
         import requests
-        from tqdm import tqdm
 
         have = self.part.stat().st_size if self.part.exists() else 0
         # identity: a server that gzips on the way would change both the bytes and what a Range means.
@@ -169,12 +179,18 @@ class Resume:
                 raise InputError(f"{url}: the server resumes at a wrong place; run again to start from the beginning")
             length = response.headers.get("Content-Length", "")
             total = have + int(length) if length.isdigit() else None
-            bar = tqdm(desc=url.rsplit("/", 1)[-1], total=total, initial=have, unit="B", unit_scale=True)
-            with open(self.part, "ab" if have else "wb") as f, bar:
+            shown = bar(desc=url.rsplit("/", 1)[-1], total=total, initial=have, disable=False, **BYTES)
+            with open(self.part, "ab" if have else "wb") as f, shown:
                 # raw: requests would unpack a .gz that the server labels "Content-Encoding: gzip".
                 for chunk in response.raw.stream(CHUNK, decode_content=False):
+                    have += len(chunk)
+                    if max(have, total or 0) > self.most:
+                        break
                     f.write(chunk)
-                    bar.update(len(chunk))
+                    shown.update(len(chunk))
+        if max(have, total or 0) > self.most:
+            self.part.unlink()
+            raise InputError(f"{url}: the server sends more than {self.most:,} bytes; get the file by other means")
         if total is not None and self.part.stat().st_size < total:
             raise InputError(self._cut(url, f"of {total} bytes"))
 
@@ -199,15 +215,17 @@ def extract(archive, folder, members):
     InputError
         The archive is corrupt, lacks a member, or a member has a wrong size or hash.
     """
-    from tqdm import tqdm
+    from tqdm.utils import CallbackIOWrapper
 
     missing = dict(members)
     size = archive.stat().st_size
+    most = raw.most_unpacked(archive, stl10.LARGEST * stl10.RECORD)
     with (
         _archive_errors(archive),
         open(archive, "rb") as f,
-        tqdm.wrapattr(f, "read", total=size, desc=f"unpacking {archive.name}") as stream,
-        tarfile.open(fileobj=stream, mode="r|gz") as tar,
+        bar(total=size, desc=f"unpacking {archive.name}", disable=False, **BYTES) as shown,
+        gzip.open(CallbackIOWrapper(shown.update, f, "read")) as unpacked,
+        tarfile.open(fileobj=_Bounded(unpacked, archive, most), mode="r|") as tar,
     ):
         for entry in tar:
             name = entry.name.removeprefix("./")
@@ -216,6 +234,20 @@ def extract(archive, folder, members):
             if not missing:
                 return  # so that STL-10's unlabelled images, most of it, are not read if they come last
     raise InputError(f"{archive}: lacks {', '.join(missing)}; delete it and run with --download")
+
+
+class _Bounded:
+    """A stream to read from, of `most` bytes: a small archive may unpack to a thousand times its size."""
+
+    def __init__(self, stream, archive, most):
+        self.stream, self.archive, self.most, self.left = stream, archive, most, most
+
+    def read(self, size):
+        """Read up to `size` bytes."""
+        self.left -= size
+        if self.left < 0:
+            raise InputError(f"{self.archive}: unpacks to more than {self.most:,} bytes; delete it, then --download")
+        return self.stream.read(size)
 
 
 def _extract_one(source, path, size, md5):
@@ -237,16 +269,16 @@ def _extract_one(source, path, size, md5):
 def _archive_errors(archive):
     try:
         yield
-    except (tarfile.TarError, EOFError, zlib.error) as e:
-        raise InputError(f"{archive}: not a sound .tar.gz ({e}); delete it and run with --download") from e
+    except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error) as e:
+        raise InputError(f"{archive}: not a sound .tar.gz ({reason(e)}); delete it and run with --download") from e
 
 
-def _retrieve(url, path, md5):
+def _retrieve(url, path, md5, most):
     import pooch
 
     pooch.get_logger().setLevel("WARNING")  # the progress bar says it already
     try:
-        pooch.retrieve(url, f"md5:{md5}", path.name, path.parent, downloader=Resume(f"{path}.part"))
+        pooch.retrieve(url, f"md5:{md5}", path.name, path.parent, downloader=Resume(f"{path}.part", most))
     except InputError:
         raise
     except ValueError as e:  # pooch's word for a wrong hash; it has removed the file
@@ -269,4 +301,4 @@ def _reason(error):
     """The innermost cause: requests and urllib3 wrap it in layers that say the address once more each."""
     while (inner := getattr(error, "reason", None) or (error.args and error.args[-1])) and isinstance(inner, Exception):
         error = inner
-    return " ".join(str(error).split()) or type(error).__name__
+    return type(error).__name__ if isinstance(error, http.client.HTTPException) else reason(error)

@@ -14,34 +14,38 @@ from pathlib import Path
 
 import numpy as np
 
-from tinycnn.errors import InputError, check_text
+from tinycnn.errors import InputError, reason
+from tinycnn.files import readable
+from tinycnn.progress import bar
 
 CURE = "the folder must hold one folder of pictures for each class"
+LARGEST = 2**28  # bytes of a picture's file: some readers take all of it into memory
 SYSTEM = ("thumbs.db", "desktop.ini")  # what systems leave beside pictures, with all names that begin with a dot
 
 
 def classes(folder):
-    """The names of the class folders, sorted; an InputError if there are none."""
+    """The names of the class folders, sorted, as text; an InputError if there are none."""
+    return tuple(readable(path.name) for path in _folders(folder))
+
+
+def _folders(folder):
+    """The paths of the class folders, by name."""
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; {CURE}")
-    names = tuple(sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")))
-    if not names:
+    found = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    if not found:
         raise InputError(f"{folder}: no folder in it; {CURE}")
-    for name in names:
-        check_text(name, "class")
-    return names
+    return sorted(found, key=lambda path: path.name)
 
 
 def read(folder, shape, split):
     """Return (images uint8 (N, H, W, C), labels int64 (N,)) of one part; class by class, by the files' names."""
     if len(shape) != 3 or min(shape) < 1 or shape[2] not in (1, 3):
         raise InputError(f"shape: expected (height, width, colours), with 1 or 3 colours, got {tuple(shape)}")
-    from tqdm import tqdm
-
     paths, labels = [], []
-    for label, name in enumerate(classes(folder)):
-        some = _part(_files(Path(folder) / name), split)
+    for label, path in enumerate(_folders(folder)):
+        some = _part(_files(path), split)
         paths += some
         labels += [label] * len(some)
     if not paths:
@@ -49,7 +53,7 @@ def read(folder, shape, split):
             f"{folder}: no picture is left for the {split} part; a class needs five or more to have one in it"
         )
     images = np.empty((len(paths), *shape), np.uint8)
-    for image, path in zip(images, tqdm(paths, desc=f"pictures, {split}", unit="picture", disable=None, leave=False)):
+    for image, path in zip(images, bar(paths, desc=f"pictures, {split}", unit="picture", leave=False)):
         image[...] = _decode(path, *shape)
     return images, np.array(labels, np.int64)
 
@@ -77,8 +81,10 @@ def _decode(path, H, W, C):
     from PIL import Image, ImageOps
 
     try:
-        if path.is_fifo():
-            raise ValueError("a pipe, which may never end")
+        if path.exists() and not path.is_file():
+            raise ValueError("a pipe or a device, which may never end")
+        if path.stat().st_size > LARGEST:
+            raise ValueError(f"more than {LARGEST:,} bytes")
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
@@ -98,6 +104,6 @@ def _decode(path, H, W, C):
     except MemoryError:
         raise
     except Exception as e:  # the readers of Pillow's formats raise errors of many kinds
-        why = " ".join(str(e).split()).replace(str(path), "it")
+        why = e.strerror if isinstance(e, OSError) and e.strerror else reason(e).replace(str(path), "it")
         raise InputError(f"{path}: not a whole picture of a kind that Pillow opens ({why}); repair or remove it") from e
     return np.asarray(image).reshape(H, W, C)

@@ -9,8 +9,16 @@ import numpy as np
 
 from tinycnn.errors import InputError
 
+MORE = 4  # a file may hold so many times what the largest known set of its format has
+UNPACKED, RATIO = 2**26, 8  # bytes that a packed file may become, whatever its size; else so many times its own size
 
-def map_records(path, record, cure, count=None):
+
+def most_unpacked(path, largest):
+    """Return the bytes that a packed file may become: images shrink to a fifth at best, bombs to a thousandth."""
+    return min(MORE * largest, max(UNPACKED, RATIO * Path(path).stat().st_size))
+
+
+def map_records(path, record, cure, count=None, largest=None):
     """Map a file of equal records into memory without reading it.
 
     Parameters
@@ -22,6 +30,8 @@ def map_records(path, record, cure, count=None):
         What the user should do about a missing or faulty file; ends the message.
     count : int, optional
         The number of records that the file must hold; by default any number above 0.
+    largest : int, optional
+        The number of records of the largest known file of this kind, of which there may be `MORE` times as many.
 
     Returns
     -------
@@ -39,6 +49,8 @@ def map_records(path, record, cure, count=None):
             f"{path}: {size} bytes, expected {count} records of {record} bytes = {count * record}; "
             f"the file is cut or of another kind: {cure}"
         )
+    if largest is not None and size > MORE * largest * record:
+        raise InputError(f"{path}: {size} bytes, more than {MORE} times what the largest known set has; {cure}")
     if size == 0 or size % record:
         raise InputError(
             f"{path}: {size} bytes, expected a multiple of {record} (one record); "

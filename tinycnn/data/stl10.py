@@ -21,6 +21,8 @@ CLASSES = tuple(["airplane", "bird", "car", "cat", "deer", "dog", "horse", "monk
 SHAPE = (96, 96, 3)
 FOLDER = "stl10_binary"
 COUNTS = {"train": 5000, "test": 8000}
+LARGEST = 100_000  # images, the unlabelled ones
+NAMES = 2**22  # bytes of a class_names.txt, at most: labels are bytes, so there are 255 names
 RECORD = 96 * 96 * 3
 CURE = "run with --download to get the official file"
 FOLDER_CURE = "the folder must hold train_X.bin train_y.bin test_X.bin test_y.bin class_names.txt in STL-10's layout"
@@ -95,7 +97,8 @@ def read_classes(folder):
     """
     path = folder / "class_names.txt"
     names = read_names(path, FOLDER_CURE)
-    highest = max(int(raw.map_records(folder / f"{split}_y.bin", 1, FOLDER_CURE).max()) for split in ("train", "test"))
+    labels = (raw.map_records(folder / f"{split}_y.bin", 1, FOLDER_CURE, None, LARGEST) for split in ("train", "test"))
+    highest = max(int(some.max()) for some in labels)
     if highest != len(names):
         raise InputError(
             f"{path}: {len(names)} names, but the labels run to {highest}; "
@@ -106,9 +109,10 @@ def read_classes(folder):
 
 def read_names(path, cure):
     """The lines of a ``class_names.txt``, blank ones left out."""
-    raw.file_size(path, cure)
+    if raw.file_size(path, cure) > NAMES:
+        raise InputError(f"{path}: {path.stat().st_size} bytes, more than class names have; {cure}")
     try:
-        names = tuple(line.strip() for line in path.read_text("utf-8").splitlines() if line.strip())
+        names = tuple(line.strip() for line in path.read_text("utf-8-sig").split("\n") if line.strip())
     except UnicodeDecodeError as e:
         raise InputError(f"{path}: not a text file in UTF-8; write one class name on each line") from e
     except OSError as e:
@@ -120,8 +124,8 @@ def read_names(path, cure):
 
 def _read(folder, split, classes, cure, count=None):
     image_path, label_path = folder / f"{split}_X.bin", folder / f"{split}_y.bin"
-    records = raw.map_records(image_path, RECORD, cure, count)
-    labels = raw.map_records(label_path, 1, cure, count).reshape(-1)
+    records = raw.map_records(image_path, RECORD, cure, count, LARGEST)
+    labels = raw.map_records(label_path, 1, cure, count, LARGEST).reshape(-1)
     if len(records) != len(labels):
         raise InputError(f"{label_path}: {len(labels)} labels, but {image_path.name} has {len(records)} images; {cure}")
     raw.check_range(label_path, labels, 1, classes, cure)

@@ -20,10 +20,10 @@ from numbers import Real
 
 import numpy as np
 from scipy.special import logsumexp
-from tqdm import tqdm
 
 from tinycnn import streams
 from tinycnn.errors import InputError, choose
+from tinycnn.progress import bar
 
 from ..check import units_of
 from .recipes import Recipe
@@ -201,7 +201,7 @@ def _ascent(net, layer, units, recipe, positions=None, seed=0, callback=None, pr
     best = np.full(len(units), -np.inf)
     best_step, best_image = np.zeros(len(units), int), np.empty_like(x)
 
-    for i in tqdm(range(steps + 1), desc=f"maximize {layer}", disable=not progress, leave=False):
+    for i in bar(range(steps + 1), desc=f"maximize {layer}", disable=not progress, leave=False):
         for r in before:
             x = _apply(r, x, gradient=None, iteration=i, mean=mean)
         image = mean + x if p is None else p.image(x)

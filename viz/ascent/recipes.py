@@ -10,7 +10,7 @@ from numbers import Real
 
 import numpy as np
 
-from tinycnn.errors import InputError, choose
+from tinycnn.errors import InputError, choose, is_number, shown
 
 from .optimizers import Adam, Constant, Mahendran, Normalized, Progress
 from .regularizers import (
@@ -78,13 +78,13 @@ class Recipe:
             some = getattr(self, name)
             object.__setattr__(self, name, tuple(some) if isinstance(some, (list, tuple)) else (some,))
         choose(self.objective, ("activation", "log-odds", "sum"), "objective")
-        for name, least in (("steps", 0), ("views", 1)):
+        for name, least, most in (("steps", 0, 10**7), ("views", 1, 1000)):
             value = getattr(self, name)
-            if not (isinstance(value, (int, np.integer)) and value >= least):
-                raise InputError(f"{name}: expected a whole number of at least {least}, got {value!r}")
+            if not (is_number(value) and least <= value <= most):
+                raise InputError(f"{name}: expected a whole number from {least} to {most:,}, got {shown(value)}")
         number = isinstance(self.start, Real) and 0 <= self.start < np.inf
         if not (number or isinstance(self.start, (list, tuple, np.ndarray))):
-            raise InputError(f"start: expected the standard deviation of noise, 0 or an array, got {self.start!r}")
+            raise InputError(f"start: expected the standard deviation of noise, 0 or an array, got {shown(self.start)}")
         _require(self.optimizer, "optimizer", "init change", "optimizers.Adam(0.02)")
         for t in self.transforms:
             _require(t, "transforms", "draw apply adjoint", "transforms.Jitter(2)")

@@ -1,7 +1,5 @@
 """Numbers as charts: training curves, embeddings, tables of shares, counts, and intervals."""
 
-from textwrap import wrap
-
 import numpy as np
 from matplotlib.colors import to_rgb
 from matplotlib.patheffects import withStroke
@@ -18,7 +16,11 @@ from viz.figures.style import (
     WRONG,
     axes,
     colorbar,
+    in_lines,
     page,
+    short,
+    text_columns,
+    wrapped,
 )
 from viz.metrics.statistics import accuracy_interval
 
@@ -58,13 +60,13 @@ def curves(
     others = {name: (x, y) for name, (x, y) in (others or {}).items() if len(y)}
     at = len(eval_steps) - 1 if kept is None else list(eval_steps).index(kept)
     when = " at the end" if kept is None else ""
-    said = [f"{name}: {100 * y[at]:.1f} %{when}" if len(y) else "" for name, y in
+    said = [f"{short(name, 40)}: {100 * y[at]:.1f} %{when}" if len(y) else "" for name, y in
             (("training images", train_accuracy), (val_name, val_accuracy))]  # fmt: skip
     if val_n and said[1]:
         said[1] += " (shaded: 95 % interval)"
-    said += [f"{name}: {100 * max(y):.1f} % at best" for name, (_, y) in others.items()]
+    said += [f"{short(name, 40)}: {100 * max(y):.1f} % at best" for name, (_, y) in others.items()]
     said += [f"{test.n:,} test images, looked at once: {100 * test.mean:.1f} %"] if test is not None else []
-    columns = 2 if 2 * (11.8 * max(map(len, said)) + 70) < WIDTH - 2 * MARGIN else 1
+    columns = 2 if 2 * (11.8 * max(map(text_columns, said)) + 70) < WIDTH - 2 * MARGIN else 1
     legend = 32 * -(-len([s for s in said if s]) // columns) + 8
     fig, y = page(title, note, height=1000 + legend)
     half = (1000 - y - 130) / 2
@@ -139,8 +141,11 @@ def scatter(points, labels, names, title, note="", control=None):
     `control`, where given, is (points (N, 2), a name): the same images placed by what the embedding is held against,
     in a smaller panel below.
     """
-    items = [_wrapped(str(name), 15 if control else 24) for name in names.values()]
-    letters, lines = max(len(part) for item in items for part in item.split("\n")), [i.count("\n") + 1 for i in items]
+    items = [wrapped(str(name), 15 if control else 24) for name in names.values()]
+    letters, lines = (
+        max(text_columns(part) for item in items for part in item.split("\n")),
+        [i.count("\n") + 1 for i in items],
+    )
     side, beside = (680, WIDTH - 2 * MARGIN - 680 - 28) if control else (800, 0)
 
     def height(columns):
@@ -167,7 +172,7 @@ def scatter(points, labels, names, title, note="", control=None):
         small = axes(fig, x, y + 80, beside, beside)
         _cloud(small, there, labels, names, 7)
         small.spines[:].set(visible=True, color="#c3cad2")
-        fig.write(x, y + 72, "\n".join(wrap(name, 20)), size=11, va="bottom", weight="bold")
+        fig.write(x, y + 72, "\n".join(in_lines(name, 20)), size=11, va="bottom", weight="bold")
         columns_data, table = (*columns_data, f"x, {name}", f"y, {name}"), [*table, *np.asarray(there).T.tolist()]
         if aside:
             place, anchor = "upper left", (x - 12, y + 80 + beside + 16)
@@ -196,7 +201,7 @@ def _names(fig, ax, points, labels, names):
         if where is None or i[((points - where) ** 2).sum(1).argsort()[:10]].mean() <= 0.6:
             continue  # a class in several places has no name in between
         style = {"size": 12, "weight": "bold", "ha": "center", "va": "center", "path_effects": halo, "zorder": 3}
-        text = ax.text(*where, _wrapped(str(name), 16), **style)
+        text = ax.text(*where, wrapped(str(name), 16), **style)
         fig.draw_without_rendering()
         box = text.get_window_extent()
         if any(map(box.overlaps, taken)) or box.x0 < 0 or box.x1 > ax.bbox.x1 + 20:
@@ -209,7 +214,8 @@ def _cloud(ax, points, labels, names, size):
     """Marks in the colour and the shape of their class, without axes."""
     for label, name in names.items():
         i, j = labels == label, label % len(CLASS_COLORS)
-        style = {"c": CLASS_COLORS[j], "marker": CLASS_MARKERS[j], "lw": 0.4 if size > 20 else 0, "ec": "white"}
+        marker = CLASS_MARKERS[(label + label // len(CLASS_COLORS)) % len(CLASS_MARKERS)]  # another with each round
+        style = {"c": CLASS_COLORS[j], "marker": marker, "lw": 0.4 if size > 20 else 0, "ec": "white"}
         ax.scatter(*points[i].T, s=size, label=name, **style)
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
@@ -244,18 +250,18 @@ def shares(values, rows, heads, title, note="", label="per cent", groups=None, b
     R, C = values.shape
     table = [(rows[i], heads[j], values[i, j].item()) for i in range(R) for j in range(C)]
     table += [(rows[i], head, texts[i]) for head, texts in beside.items() for i in range(R)]
-    rows = [_cut(" ".join(str(row).split()), 32) for row in rows]
-    row_height, left = 54 if R <= 16 else 38, MARGIN + 16 + 14 * max(map(len, rows))
+    rows = [short(" ".join(str(row).split()), 32) for row in rows]
+    row_height, left = 54 if R <= 16 else 38, MARGIN + 16 + 14 * max(map(text_columns, rows))
     w = (WIDTH - left - MARGIN) / (C + len(beside))
     heads = [*heads, *beside]
 
     def letters(heads):
-        return max(len(part) for head in heads for part in head.split("\n"))
+        return max(text_columns(part) for head in heads for part in head.split("\n"))
 
-    level = [_wrapped(str(head), max(4, int(11 * (w - 6) / (13.6 * 5.5)))) for head in heads]
+    level = [wrapped(str(head), max(4, int(11 * (w - 6) / (13.6 * 5.5)))) for head in heads]
     size = min(11, 11 * (w - 6) / (13.6 * letters(level)))
     turned = size < 8  # names that are too long for their column stand upright
-    heads = [_wrapped(str(head), 18) for head in heads] if turned else level
+    heads = [wrapped(str(head), 18) for head in heads] if turned else level
     head_lines = max(head.count("\n") + 1 for head in heads)
     size = min(11, 11 * w / (25 * head_lines + 2)) if turned else size
     room = (12.6 * letters(heads) + 8 if turned else 27 * head_lines) + (40 if groups else 0)
@@ -269,7 +275,7 @@ def shares(values, rows, heads, title, note="", label="per cent", groups=None, b
         fig.write(left + (j + 0.5) * w, top - 6, head, **style)
     at = left
     for name, count in (groups or {}).items():
-        fig.write(at + count * w / 2, y + 8, name, ha="center")
+        fig.write(at + count * w / 2, y + 8, short(name, 60), ha="center")
         line = fig.add_axes(fig.box(at + 6, y + 40, count * w - 12, 1))
         line.set(xticks=[], yticks=[], facecolor=SOFT)
         line.spines[:].set_visible(False)
@@ -298,8 +304,8 @@ def confusion(counts, names, title, note=""):
     """
     counts = np.asarray(counts)
     C, n = len(counts), counts.sum(1)
-    rows = [_wrapped(str(name), 18) for name in names]
-    line = max(len(part) for name in rows for part in name.split("\n"))
+    rows = [wrapped(str(name), 18, 2) for name in names]
+    line = max(text_columns(part) for name in rows for part in name.split("\n"))
     left, after = MARGIN + max(90, 24 + round(12.6 * line)), 24 + 13 * len(f"{n.max():,} of {n.max():,}")
     width = max(WIDTH, left + 58 * C + after + MARGIN)
     w, h = (width - left - after - MARGIN) / C, 58
@@ -348,11 +354,21 @@ def bars(panels, title, note="", label="images", most=20):
         counts, y = np.asarray(counts), top + 16 + i * each
         order = np.argsort(-counts, kind="stable")[: min(most, np.count_nonzero(counts))]
         rest = np.count_nonzero(counts) - len(order)
-        more = f"; the others: {rest}, with {counts.sum() - counts[order].sum()} {label} together" if rest else ""
-        fig.write(MARGIN, y, f"{name}: {np.count_nonzero(counts)} of {len(counts)} maps{more}", size=12, weight="bold")
+        more = (
+            f"; the others: {rest}, with {counts.sum() - counts[order].sum()} {short(label, 24)} together"
+            if rest
+            else ""
+        )
+        fig.write(
+            MARGIN,
+            y,
+            f"{short(name, 24)}: {np.count_nonzero(counts)} of {len(counts)} maps{more}",
+            size=12,
+            weight="bold",
+        )
         ax = axes(fig, 130, y + 44, WIDTH - 160, each - 110)
         ax.bar(np.arange(len(order)), counts[order], width=0.8, color=RIGHT)
-        ax.set(ylabel=label, xlim=(-0.6, slots - 0.4), ylim=(0, 1.15 * max(counts.max(), 1)))
+        ax.set(ylabel=short(label, 24), xlim=(-0.6, slots - 0.4), ylim=(0, 1.15 * max(counts.max(), 1)))
         ax.set_xticks(np.arange(len(order)), [f"{m}" for m in order])
         size = min(11, 11 * (WIDTH - 160) / slots / (14.6 * (len(str(counts.max())) + 0.4)))  # no number on the next
         for j, n in enumerate(counts[order]):
@@ -383,11 +399,11 @@ def intervals(rows, title, note="", label="", reference=None, dots=None, cut=Fal
         Differences between rows, below on an axis of their own around 0; in percentage points with `percent`.
     """
     dots, differences = dots or {}, differences or {}
-    names = {name: _wrapped(str(name), 24) for name in (*rows, *differences)}
-    left = MARGIN + 28 + round(12.6 * max(len(line) for name in names.values() for line in name.split("\n")))
+    names = {name: wrapped(str(name), 24) for name in (*rows, *differences)}
+    left = MARGIN + 28 + round(12.6 * max(text_columns(line) for name in names.values() for line in name.split("\n")))
     factor, bounds = (100, (0, 1)) if percent else (1, (-np.inf, np.inf))
     labels = [
-        "\n".join(wrap(text, int((WIDTH - left + 50) / 13)))
+        "\n".join(in_lines(text, int((WIDTH - left + 50) / 13)))
         for text in (label, f"difference{', percentage points' * percent}")
     ]
     labels[0] += "\n(the axis does not begin at 0)" * cut
@@ -399,7 +415,7 @@ def intervals(rows, title, note="", label="", reference=None, dots=None, cut=Fal
     ax = _intervals(fig, rows, names, left, y + room, labels[0], factor, every, bounds, dots, reference, cut)
     if reference:
         where = (factor * reference[0], -0.5), (0, 8)
-        ax.annotate(reference[1], *where, textcoords="offset points", ha="center", size=11, color=SOFT)
+        ax.annotate(short(reference[1], 40), *where, textcoords="offset points", ha="center", size=11, color=SOFT)
     if differences:
         top = y + room + ROW * len(rows) + feet[0] + 44
         free = (-np.inf, np.inf)
@@ -451,17 +467,6 @@ def _intervals(fig, rows, names, left, top, label, factor, every, bounds, dots, 
     if reference:
         ax.axvline(factor * reference[0], color=SOFT, ls="--", lw=1.4, zorder=1)
     return ax
-
-
-def _cut(text, most):
-    """`text` in `most` letters."""
-    return text if len(text) <= most else f"{text[: most - 1]}\N{HORIZONTAL ELLIPSIS}"
-
-
-def _wrapped(text, most):
-    """`text` in lines of `most` letters; its own lines stay apart."""
-    lines = [line for part in text.split("\n") for line in wrap(part, most, break_long_words=False)]
-    return "\n".join(_cut(line, most) for line in lines)
 
 
 def _alone(values):

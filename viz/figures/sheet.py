@@ -1,18 +1,30 @@
 """Images as pages: arrays become coloured tiles, tiles a sheet, one large image a poster."""
 
-import textwrap
-
 import matplotlib
 import numpy as np
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from viz.figures.style import INK, MARGIN, SOFT, WIDTH, Figure, colorbar, header, page
+from tinycnn.errors import InputError, as_array, is_number, shown
+from viz.figures.style import (
+    INK,
+    MARGIN,
+    SOFT,
+    WIDTH,
+    Figure,
+    colorbar,
+    header,
+    in_lines,
+    page,
+    short,
+    text_columns,
+    wrapped,
+)
 
 
 def photo(x):
     """Images as they are: uint8, or float in [0, 1], (N, H, W, 1 or 3) -> uint8 (N, H, W, 3)."""
-    x = np.asarray(x)
+    x = _checked(x, 4)
     if x.dtype != np.uint8:
         x = np.round(255 * np.clip(x, 0, 1)).astype(np.uint8)
     return np.ascontiguousarray(np.broadcast_to(x, (*x.shape[:3], 3)))
@@ -23,6 +35,7 @@ def heat(x, limit=None):
 
     Without `limit` each map has its own: the 99.5th percentile of its values.
     """
+    x = _checked(x, 3, limit)
     if limit is None:
         limit = np.percentile(x, 99.5, axis=(1, 2), keepdims=True)
     return _colored("magma", x / np.maximum(limit, 1e-30))
@@ -34,6 +47,7 @@ def signed(x, limit=None):
     Without `limit` each image has its own: the 99.5th percentile of its absolute values, or the largest one where
     nearly all are 0.
     """
+    x = _checked(x, 4, limit) * 1.0
     if limit is None:
         size = np.abs(x)
         limit = np.percentile(size, 99.5, axis=(1, 2, 3), keepdims=True)
@@ -42,8 +56,27 @@ def signed(x, limit=None):
     return photo(0.5 + 0.5 * x) if x.shape[3] == 3 else _colored("RdBu_r", 0.5 + 0.5 * x[..., 0])
 
 
+def _checked(x, ndim, limit=None):
+    """`x` as an array to be shown, or an InputError: of the wrong shape, of no numbers, or with NaN; or no `limit`."""
+    if not (limit is None or (is_number(limit, whole=False) and limit == limit)):
+        raise InputError(f"limit: expected a number, got {shown(limit)}")
+    x = as_array(x, "images")
+    kind = "(N, H, W, 1 or 3)" if ndim == 4 else "(N, H, W)"
+    if x.ndim != ndim or x.size == 0 or (ndim == 4 and x.shape[3] not in (1, 3)) or x.dtype.kind not in "buif":
+        raise InputError(f"images: expected numbers of shape {kind} to draw, got {x.dtype} of shape {x.shape}")
+    if x.dtype.kind == "f" and np.isnan(x).any():
+        raise InputError("images: they hold NaN, which no colour shows; replace it")
+    return x
+
+
 def enlarge(x, size):
-    """Repeat pixels until (N, h, w, ...) is (N, size, size, ...), to show small maps beside large images."""
+    """Repeat pixels until (N, h, w, ...) is (N, size, size, ...), to show small maps beside large images.
+
+    Raises InputError for fewer dimensions, or a size that is no whole number from 1 to 10,000.
+    """
+    x = as_array(x, "x")
+    if x.ndim < 3 or not (is_number(size) and 1 <= size <= 10_000):
+        raise InputError(f"x, size: expected (N, h, w, ...) and 1 to 10,000 pixels, got {x.shape} and {shown(size)}")
     rows, cols = (np.arange(size) * n // size for n in x.shape[1:3])
     return x[:, rows][:, :, cols]
 
@@ -95,11 +128,27 @@ def sheet(
     Figure
         Its data: row, column (their names, or numbers from 0) and caption of each tile.
     """
-    tiles = np.asarray(tiles)
+    tiles = as_array(tiles, "tiles")
+    if not (is_number(columns) and 1 <= columns <= 1000 and isinstance(title, str) and isinstance(note, str)):
+        raise InputError(f"columns, title: expected 1 to 1000 and a string, got {shown(columns)} and {shown(title)}")
+    if tiles.ndim != 4 or tiles.size == 0 or tiles.shape[3] != 3 or tiles.dtype != np.uint8:
+        raise InputError(
+            f"tiles: expected uint8 (N, h, w, 3), as photo, heat and signed make them, got {tiles.dtype} of shape "
+            f"{tiles.shape}"
+        )
+    for name, texts, count in (
+        ("captions", captions, len(tiles)),
+        ("heads", heads, columns),
+        ("frames", frames, len(tiles)),
+    ):
+        if texts is not None and len(texts) != count:
+            raise InputError(f"{name}: expected {count}, got {len(texts)}")
     N, h, w = tiles.shape[:3]
     data = _table(N, columns, rows, heads, captions)
+    rows = rows and [short(str(row), 32) for row in rows]
+    heads = heads and ["\n".join(short(line, 40) for line in str(head).split("\n")[:4]) for head in heads]
     lines = -(-N // columns)
-    left = MARGIN + (12 + 14 * max(map(len, rows)) if rows else 0)
+    left = MARGIN + (12 + 14 * max(map(text_columns, rows)) if rows else 0)
     wide = 24 if group else 0
     groups = (columns - 1) // group if group else 0
     room = WIDTH - left - MARGIN + gap - groups * wide  # for the tiles, each with its gap
@@ -113,9 +162,9 @@ def sheet(
     size = 11 * k
     if captions is not None:
         most = max(8, int((w + gap - 4) / (11.2 * k)))  # letters in a line, 9 points high
-        captions = ["\n".join(textwrap.wrap(str(c), most, break_long_words=False)) for c in captions]
+        captions = [wrapped(str(c), most, longest=3 * most // 2) for c in captions]  # a longer word is written smaller
     if captions is not None or heads is not None:
-        longest = max(len(s) for t in (captions or [], heads or []) for c in t for s in str(c).split("\n"))
+        longest = max(text_columns(s) for t in (captions or [], heads or []) for c in t for s in str(c).split("\n"))
         size = max(min(size, 11 * (w + gap - 4) / (13.6 * max(longest, 1))), 7 * k)
     lines_below = max((c.count("\n") + 1 for c in captions or []), default=0)
     caption = round(lines_below * 2.5 * size + 4 * k) if captions is not None else 0
@@ -125,8 +174,8 @@ def sheet(
     if inset is not None:
         side = round(120 * k)
         text_left = MARGIN + side + round(18 * k)
-    title_lines = textwrap.wrap(title, int((width - text_left) / (20 * k)))
-    note_lines = textwrap.wrap(note, int((width - text_left) / (13 * k)))
+    title_lines = in_lines(title, int((width - text_left) / (20 * k)))
+    note_lines = in_lines(note, int((width - text_left) / (13 * k)))
     grid_y = top + round(k * (36 * len(title_lines) + 28 * len(note_lines) + 10))
     if inset is not None:
         grid_y = max(grid_y, top + side + round(38 * k))
@@ -143,7 +192,7 @@ def sheet(
     header(fig, text_left, top, title_lines, note_lines, k)
     if inset is not None:
         _image(fig, inset[0], MARGIN, top, side, side)
-        fig.write(MARGIN, top + side + 5 * k, inset[1], size=10 * k, color=SOFT)
+        fig.write(MARGIN, top + side + 5 * k, short(inset[1], 40), size=10 * k, color=SOFT)
     _image(fig, canvas, 0, grid_y, width, lines * step_y)
     for j, head in enumerate(heads or []):
         y, va = (6, "bottom") if any("\n" in str(c) for c in heads) else (12, "baseline")

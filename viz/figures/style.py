@@ -1,19 +1,25 @@
 """What all figures share: colours, the page with its header, axes, and the bytes they are written as.
 
 A page is measured in pixels from its top left corner, as images are. Users' text is drawn as it stands: a ``$`` is a
-dollar, never the start of a formula. Figures are made without pyplot: no global state, no display; the same arrays give
-the same bytes, in every format.
+dollar, never the start of a formula; letters that the usual font lacks come from one of the system's that has them; a
+control character is drawn as U+FFFD, and what is too long for its place ends with an ellipsis. Figures are made
+without pyplot: no global state, no display; the same arrays give the same bytes, in every format.
 """
 
 import csv
 import io
+import re
 import textwrap
+import unicodedata
+import warnings
+from functools import cache
 from pathlib import Path
 
 import matplotlib
-from matplotlib import figure
+from matplotlib import figure, font_manager
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
+from matplotlib.ft2font import FT2Font
 from matplotlib.text import Text
 
 from tinycnn import files
@@ -37,6 +43,7 @@ CLASS_COLORS = (
 )
 CLASS_MARKERS = "osD^vPXhd*"
 MARGIN = 24
+FAMILIES = {}  # {letter that the usual font lacks: the family of a font of this system that has it, or None}
 
 # What a file says about its making, by ending: without date and version the same figure is the same bytes.
 METADATA = {
@@ -80,7 +87,12 @@ class Figure(figure.Figure):
         """Draw, as matplotlib does, with all text (ticks and legends, too) as it stands: no mathematics in it."""
         for text in self.findobj(Text):
             text.set_parse_math(False)
-        super().draw(renderer)
+            text.set_text(_seen(text.get_text()))
+            if others := families(text.get_text()):
+                text.set_fontfamily([*matplotlib.rcParams["font.family"], *others])
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph .* missing from")  # `families` has said so
+            super().draw(renderer)
 
     def _repr_png_(self):
         return to_png(self)
@@ -96,9 +108,77 @@ def page(title, note, below=0, height=None, width=WIDTH):
         Where the header ends, in pixels from the top.
     """
     k = width / WIDTH  # pages wider than usual get larger letters, so that both read alike
-    titles, notes, y = textwrap.wrap(title, 48), textwrap.wrap(note, 74), 18
+    titles, notes, y = in_lines(title, 48), in_lines(note, 74), 18
     fig = Figure(width, height or round(y + 36 * k * len(titles) + 28 * k * len(notes) + below))
     return fig, header(fig, MARGIN, y, titles, notes, k)
+
+
+def in_lines(text, most, count=4, **how):
+    """Return `text` in lines of `most` letters, at most `count` of them; what is left out is an ellipsis."""
+    most = max(2, most * len(text) // max(1, text_columns(text)))
+    return textwrap.wrap(text, most, max_lines=count, placeholder="\N{HORIZONTAL ELLIPSIS}", **how)
+
+
+def text_columns(text):
+    """Return the room that `text` takes, in letters: those of East Asia and pictures take two."""
+    return len(text) if text.isascii() else sum(1 + (unicodedata.east_asian_width(c) in "FW") for c in text)
+
+
+def short(text, most):
+    """Return `text` in the room of `most` letters."""
+    if text_columns(text) <= most:
+        return text
+    most = most * len(text) // text_columns(text)
+    return f"{text[: most - 1]}\N{HORIZONTAL ELLIPSIS}"
+
+
+def wrapped(text, most, count=4, longest=None):
+    """Return `text` in lines as `in_lines` does; its own stay apart; a word is cut at `longest` (`most`) letters."""
+    parts = [line for part in text.split("\n")[:4] for line in in_lines(part, most, count, break_long_words=False)]
+    return "\n".join(short(line, longest or most) for line in parts)
+
+
+def _seen(text):
+    """`text` with its control characters as U+FFFD, and without signs that only say how others are to be drawn."""
+    kinds = {c: unicodedata.category(c) for c in set(text) - {"\n"}}
+    shown = {c: "" if k == "Cf" else "\N{REPLACEMENT CHARACTER}" for c, k in kinds.items() if k[0] == "C"}
+    return text.translate(str.maketrans(shown)) if shown else text
+
+
+def families(text):
+    """Return the font families of this system, by name, that have the letters of `text` which the usual font lacks.
+
+    Where none has them, a warning says so once; they are drawn as boxes.
+    """
+    if text.isascii():
+        return []
+    lacking = sorted({c for c in text if c != "\n" and ord(c) not in _usual()})
+    new = [c for c in lacking if c not in FAMILIES]
+    if new:
+        FAMILIES.update(dict.fromkeys(new))
+        for name, has in _fonts(new):
+            FAMILIES.update({c: name for c in has if FAMILIES[c] is None})
+        if nowhere := "".join(c for c in new if FAMILIES[c] is None):
+            text = f"no font of this system has the letters {short(nowhere, 60)}: they are drawn as boxes; install one"
+            warnings.warn(f"{text}, such as Noto Sans CJK", stacklevel=2)
+    return sorted({name for c in lacking if (name := FAMILIES[c])})
+
+
+@cache
+def _usual():
+    """The code points that the usual font has."""
+    return frozenset(FT2Font(font_manager.findfont("DejaVu Sans")).get_charmap())
+
+
+def _fonts(letters):
+    """The system's fonts as (family, those of the letters that it has), of which it has most first."""
+    found = []
+    for entry in font_manager.fontManager.ttflist:
+        # Left out: pictures in colour, which are not drawn, boxes for every letter, and files that are there no more.
+        if not re.search("emoji|last ?resort", entry.name.lower()) and Path(entry.fname).exists():
+            there = FT2Font(entry.fname).get_charmap()
+            found.append((entry.name, [c for c in letters if ord(c) in there]))
+    return sorted(found, key=lambda one: (-len(one[1]), one[0]))
 
 
 def header(fig, x, y, titles, notes, k):
@@ -130,7 +210,7 @@ def colorbar(fig, scale, x, y, w, k=1):
     cmap, low, high, label = scale
     ax = fig.add_axes(fig.box(x, y, w, 14 * k))
     bar = fig.colorbar(ScalarMappable(Normalize(low, high), cmap), cax=ax, orientation="horizontal")
-    bar.set_label(label, size=11 * k, color=SOFT, labelpad=1)
+    bar.set_label(short(label, 60), size=11 * k, color=SOFT, labelpad=1)
     bar.outline.set_visible(False)
     ax.tick_params(labelsize=10 * k, colors=SOFT, length=0, pad=3)
 

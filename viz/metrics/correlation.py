@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tinycnn.errors import InputError
+from tinycnn.errors import InputError, as_array
 
 
 def pearson(a, b):
@@ -15,7 +15,7 @@ def pearson(a, b):
     InputError
         Shapes that differ, or nothing to correlate over.
     """
-    a, b = np.asarray(a), np.asarray(b)
+    a, b = as_array(a, "a"), as_array(b, "b")
     if a.shape != b.shape or a.ndim < 2:
         raise InputError(f"a, b: expected two arrays of one shape (N, ...), got {a.shape} and {b.shape}")
     return (standardized(a) * standardized(b)).sum(1)

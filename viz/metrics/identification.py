@@ -9,7 +9,7 @@ image has neither.
 
 import numpy as np
 
-from tinycnn.errors import InputError
+from tinycnn.errors import InputError, as_array
 from viz.deconvnet import edges
 
 from .correlation import standardized
@@ -30,13 +30,13 @@ def identify(maps, images):
     maps : array (N, H, W) or (N, H, W, C)
         Drawn of the images, in their order; signed or not.
     images : array (N, H, W, C)
-        Of N different outlines, 2 or more.
+        Of N different outlines.
 
     Returns
     -------
     float64 array (N,)
         1: named; 0: another image correlates as well or better; NaN, undefined: the map is the same everywhere or the
-        same as the mean of all, or the image is. By chance 1 / N.
+        same as the mean of all (as that of one image alone is), or the image is. By chance 1 / N.
 
     Raises
     ------
@@ -53,10 +53,10 @@ def outlines(images):
 
 def named(maps, candidates):
     """Return what `identify` does, from the `outlines` of the images: for many maps of the same ones."""
-    maps = np.asarray(maps)
+    maps = as_array(maps, "maps")
     maps = maps[..., None] if maps.ndim == 3 else maps
-    if maps.ndim != 4 or (len(maps), maps[0, ..., 0].size) != candidates.shape or len(maps) < 2:
-        raise InputError(f"maps: expected one for each of 2 images or more, as large as they, got shape {maps.shape}")
+    if maps.ndim != 4 or maps.size == 0 or (len(maps), maps[0, ..., 0].size) != candidates.shape:
+        raise InputError(f"maps: expected one for each of the images, as large as they, got shape {maps.shape}")
     known = ~np.isnan(candidates[:, 0])
     r, defined = np.full((len(maps), len(maps)), -np.inf), np.zeros(len(maps), bool)
     for view in (_own(np.abs(maps).max(-1)), _own(edges(maps))):

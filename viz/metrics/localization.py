@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tinycnn.errors import InputError
+from tinycnn.errors import InputError, as_array
 
 
 def pointing_game(masks, maps):
@@ -28,7 +28,7 @@ def pointing_game(masks, maps):
     InputError
         Shapes that differ, masks that are not bool, maps with NaN.
     """
-    masks, maps = np.asarray(masks), np.asarray(maps)
+    masks, maps = as_array(masks, "masks"), as_array(maps, "maps")
     if masks.shape != maps.shape or masks.ndim != 3:
         raise InputError(f"masks, maps: expected one shape (N, H, W), got {masks.shape} and {maps.shape}")
     if masks.dtype != bool:

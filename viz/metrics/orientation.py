@@ -4,7 +4,7 @@ from functools import cache
 
 import numpy as np
 
-from tinycnn.errors import InputError
+from tinycnn.errors import InputError, as_array
 
 ANGLES = np.arange(0, 180, 15)  # degrees
 
@@ -35,8 +35,8 @@ def oriented(filters):
     InputError
         Another number of dimensions.
     """
-    filters = np.asarray(filters, np.float64)
-    if filters.ndim != 4:
+    filters = as_array(filters, "filters", np.float64)
+    if filters.ndim != 4 or filters.size == 0:
         raise InputError(f"filters: expected shape (K, kh, kw, C), got {filters.shape}")
     K, kh, kw, C = filters.shape
     if kh * kw < 9:

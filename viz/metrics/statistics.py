@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.special import ndtri, stdtrit
 
-from tinycnn.errors import InputError
+from tinycnn.errors import InputError, as_array, is_number, shown
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,11 @@ def interval(values, comparisons=1, level=0.95):
     InputError
         Not a row of numbers, an infinite one, no comparison, or a level outside of 0 to 1.
     """
-    values = np.asarray(values, np.float64)
+    values = as_array(values, "values", np.float64)
     if values.ndim != 1 or np.isinf(values).any():
         raise InputError(f"values: expected finite numbers in one row, got shape {values.shape}")
-    if comparisons < 1:
-        raise InputError(f"comparisons: must be 1 or more, got {comparisons}")
+    if not (is_number(comparisons) and comparisons >= 1):
+        raise InputError(f"comparisons: must be 1 or more, got {shown(comparisons)}")
     tail, undefined = _tail(level) / comparisons, int(np.isnan(values).sum())
     values = values[~np.isnan(values)]
     n = len(values)
@@ -76,7 +76,7 @@ def over_networks(values, comparisons=1, level=0.95):
     InputError
         As for `interval`, or networks that did not see equally many images.
     """
-    rows = [np.atleast_1d(np.asarray(v, np.float64)) for v in values.values()]
+    rows = [np.atleast_1d(as_array(v, "values", np.float64)) for v in values.values()]
     if not rows or len({row.shape for row in rows}) > 1 or rows[0].ndim != 1:
         shapes = ", ".join(str(row.shape) for row in rows)
         raise InputError(f"values: expected one number a network, or one for each of the same images, got {shapes}")
@@ -110,8 +110,8 @@ def accuracy_interval(right, n, level=0.95):
     InputError
         Not 0 <= right <= n with n >= 1, or a level outside of 0 to 1.
     """
-    if not (0 <= right <= n and n >= 1):
-        raise InputError(f"right, n: expected 0 <= right <= n and n >= 1, got {right} of {n}")
+    if not (all(is_number(v, whole=False) for v in (right, n)) and 0 <= right <= n and n >= 1):
+        raise InputError(f"right, n: expected 0 <= right <= n and n >= 1, got {shown(right)} of {shown(n)}")
     p, z = right / n, -ndtri(_tail(level))
     center, half = p + z**2 / (2 * n), z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
     low, high = (center - half) / (1 + z**2 / n), (center + half) / (1 + z**2 / n)
@@ -129,7 +129,7 @@ def share(hits, level=0.95):
     InputError
         Numbers outside of 0 to 1, or a level outside of 0 to 1.
     """
-    hits = np.asarray(hits, np.float64)
+    hits = as_array(hits, "hits", np.float64)
     seen = hits[~np.isnan(hits)]
     if hits.ndim != 1 or (seen < 0).any() or (seen > 1).any():
         raise InputError(f"hits: expected a row of numbers from 0 to 1, or NaN, got shape {hits.shape}")
@@ -141,6 +141,6 @@ def share(hits, level=0.95):
 
 def _tail(level):
     """The probability beyond each bound."""
-    if not 0 < level < 1:
-        raise InputError(f"level: must lie between 0 and 1, got {level}")
+    if not (is_number(level, whole=False) and 0 < level < 1):
+        raise InputError(f"level: must lie between 0 and 1, got {shown(level)}")
     return (1 - level) / 2

@@ -8,6 +8,7 @@ can be laid over one another.
 import base64
 import io
 import json
+import re
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -19,10 +20,12 @@ from PIL import Image
 
 from tinycnn import files
 
+from . import results
 from .text import FILTERS
 
 LARGEST_PNG = 250_000  # bytes; a page of three sets of colour photographs must stay under 25 MB
 STRIP, NARROWEST = 1.6, 0.36  # width over height from which a figure has a row; the least share of a row for a figure
+CONTROLS = r"[\x00-\x08\x0b-\x1f\x7f-\x9f]"  # signs that no page may hold, but for tabs and line ends
 JUDGED = "confidence_of_"  # what a judge's confidence is called among the facts
 VERDICTS = {"does not hold": "\N{MULTIPLICATION X}", "cannot be told": "?", "holds, untrained": "\N{ALMOST EQUAL TO}"}
 VERDICTS |= {"holds": "\N{CHECK MARK}"}
@@ -46,6 +49,8 @@ class Chapter:
         Where its methods come from; the address of one that is not on the web is empty.
     over : "network" or "networks"
         What its intervals are over: images of one network, or networks.
+    fault : str
+        What is wrong with its words; empty where nothing is.
     """
 
     name: str
@@ -56,6 +61,7 @@ class Chapter:
     words: dict
     papers: tuple = ()
     over: str = "network"
+    fault: str = ""
 
 
 @dataclass(frozen=True)
@@ -125,7 +131,7 @@ def write(path, sections):
     OSError
         The file cannot be written.
     """
-    files.write_text(path, render(sections))
+    files.write_text(path, files.readable(re.sub(CONTROLS, "\N{REPLACEMENT CHARACTER}", render(sections))))
 
 
 def summary(section):
@@ -221,7 +227,7 @@ def table(facts, title=""):
     column per inner key; every other dict has tables of its own, and so has a list of dicts, by their numbers. An
     interval is a value.
     """
-    facts = {k: _numbered(v) for k, v in facts.items()}
+    facts = {k: _numbered(v) for k, v in facts.items() if k != results.NOTHING}
     plain = [(k, [v]) for k, v in facts.items() if not _nested(v)]
     nested = {k: v for k, v in facts.items() if _nested(v)}
     rows = {k: v for k, v in nested.items() if not any(map(_nested, v.values()))}

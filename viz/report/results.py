@@ -20,6 +20,7 @@ from PIL import Image
 from tinycnn import InputError, files
 
 LARGEST_RECORD = 2**26  # bytes of a record that is read: a hundred times those of the longest training
+NOTHING = "not_shown"  # the fact by which a stage says why it has no picture
 LARGEST_THUMBNAIL = 48  # pixels, of the images behind a scatter
 
 
@@ -178,7 +179,11 @@ class Result:
     @property
     def said(self):
         """What came out, in two words."""
-        return f"{len(self.pictures)} figure{'s' if len(self.pictures) != 1 else ''}"
+        return (
+            "nothing to show"
+            if NOTHING in self.facts
+            else f"{len(self.pictures)} figure{'s' if len(self.pictures) != 1 else ''}"
+        )
 
 
 def keep(folder, pictures, facts, began, made_from, code, export=()):

@@ -6,7 +6,7 @@ def number(value):
 
     An interval comes with the count of its values: 0.31 (0.29 to 0.33; n = 200).
     """
-    if value is None:
+    if _undefined(value):
         return "\N{EN DASH}"
     if isinstance(value, dict):
         count = f"; n = {value['n']:,}" if "n" in value else ""
@@ -21,7 +21,7 @@ def number(value):
 def percent(share, digits=1):
     """Return a share, or the mean of an interval of shares, as a person writes it (96.4 %); a dash for None."""
     share = share["mean"] if isinstance(share, dict) else share
-    return "\N{EN DASH}" if share is None else f"{100 * share:.{digits}f} %"
+    return "\N{EN DASH}" if _undefined(share) else f"{100 * share:.{digits}f} %"
 
 
 def span(interval, digits=2):
@@ -46,9 +46,15 @@ def span_points(interval, digits=1):
 
 def _span(interval, factor, digits, after_mean="", after_high=""):
     mean, low, high = (
-        "\N{EN DASH}" if interval[k] is None else f"{factor * interval[k]:.{digits}f}" for k in ("mean", "low", "high")
+        "\N{EN DASH}" if _undefined(interval[k]) else f"{factor * interval[k]:.{digits}f}"
+        for k in ("mean", "low", "high")
     )
     return f"{mean}{after_mean} ({low} to {high}{after_high})"
+
+
+def _undefined(value):
+    """Whether it is no number: None, as JSON has it, or NaN."""
+    return value is None or (isinstance(value, float) and value != value)
 
 
 def words(name):
@@ -58,7 +64,7 @@ def words(name):
 
 def listing(values):
     """Return values as people list them: "a, b and c"."""
-    *most, last = map(str, values)
+    *most, last = map(str, values or [""])
     return f"{', '.join(most)} and {last}" if most else last
 
 

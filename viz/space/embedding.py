@@ -12,7 +12,7 @@ from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 
 from tinycnn import streams
-from tinycnn.errors import InputError, check_labels, choose
+from tinycnn.errors import InputError, as_array, check_labels, choose, is_number, shown
 
 from .. import check
 
@@ -50,8 +50,10 @@ def tsne(features, seed=0, perplexity=30):
         Not a finite matrix, a perplexity that is not below N, or all rows equal.
     """
     features = _matrix(features, "features")
-    if not 0 < perplexity < len(features):
-        raise InputError(f"perplexity: must lie between 0 and the number of rows {len(features)}, got {perplexity}")
+    if not (is_number(perplexity, whole=False) and 0 < perplexity < len(features)):
+        raise InputError(
+            f"perplexity: must lie between 0 and the number of rows {len(features)}, got {shown(perplexity)}"
+        )
     if (features == features[0]).all():
         raise InputError("features: all rows are equal; there is nothing to place (is the layer dead?)")
     with threadpool_limits(1):
@@ -74,8 +76,8 @@ def trustworthiness(features, points, k=12):
     Takes N^2 memory. Raises InputError for matrices that do not match, or k not below N / 2.
     """
     features, points = _matrix(features, "features"), _matrix(points, "points", len(features))
-    if not 1 <= k < len(features) / 2:
-        raise InputError(f"k: must be at least 1 and below half the number of rows {len(features)}, got {k}")
+    if not (is_number(k) and 1 <= k < len(features) / 2):
+        raise InputError(f"k: must be at least 1 and below half the number of rows {len(features)}, got {shown(k)}")
     with threadpool_limits(1):
         return float(sklearn_trustworthiness(features, points, n_neighbors=k))
 
@@ -116,8 +118,8 @@ def _neighborhoods(points, labels, k):
     """The `k` nearest others of each point, (N, k), and the labels as 0 to classes - 1."""
     points = _matrix(points, "points")
     labels = check_labels(labels, len(points), np.iinfo(np.int64).max)
-    if not 1 <= k < len(points):
-        raise InputError(f"k: must be at least 1 and below the number of points {len(points)}, got {k}")
+    if not (is_number(k) and 1 <= k < len(points)):
+        raise InputError(f"k: must be at least 1 and below the number of points {len(points)}, got {shown(k)}")
     with threadpool_limits(1):
         neighbors = NearestNeighbors(n_neighbors=k).fit(points).kneighbors(return_distance=False)
     return neighbors, np.unique(labels, return_inverse=True)[1]
@@ -158,14 +160,14 @@ def mosaic(images, points, grid=30, method="sorted"):
     InputError
         Arrays that do not match, `grid` below 1, an unknown method.
     """
-    images = np.asarray(images)
+    images = as_array(images, "images")
     if images.ndim != 4 or (images.dtype != np.uint8 and images.dtype.kind != "f"):
         raise InputError(f"images: expected uint8 or float (N, H, W, C), got {images.dtype} of {images.shape}")
     points = _matrix(points, "points", len(images))
     if points.shape[1] != 2:
         raise InputError(f"points: expected shape (N, 2), got {points.shape}")
-    if not (isinstance(grid, (int, np.integer)) and grid >= 1):
-        raise InputError(f"grid: expected a whole number of at least 1, got {grid!r}")
+    if not (is_number(grid) and 1 <= grid <= 1000):
+        raise InputError(f"grid: expected a whole number from 1 to 1000, got {shown(grid)}")
     place = {"sorted": _sorted_cells, "nearest": _nearest_cells}[choose(method, ("sorted", "nearest"), "method")]
     indices = place(points.astype(np.float64), grid)
     _, H, W, C = images.shape
@@ -176,7 +178,7 @@ def mosaic(images, points, grid=30, method="sorted"):
 
 
 def _matrix(a, what, rows=None):
-    a = np.asarray(a)
+    a = as_array(a, what)
     if a.ndim != 2 or a.size == 0 or a.dtype.kind not in "uif" or not np.isfinite(a).all():
         raise InputError(f"{what}: expected finite numbers of shape (N, D), got {a.dtype} of shape {a.shape}")
     if rows is not None and len(a) != rows:

@@ -11,7 +11,7 @@ import os
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from tinycnn.errors import InputError, check_labels
+from tinycnn.errors import InputError, as_array, check_labels, is_number, shown
 
 FLOATS_PER_CHUNK = 2**22  # 32 MiB of float64
 EXACT_COLUMNS = 1024  # of bytes minus 128: a sum of so many products is a whole number of at most 2^24
@@ -46,12 +46,12 @@ def nearest(queries, database, k, exclude=None):
     Q, M, D = len(queries), len(database), database.shape[1]
     if queries.shape[1] != D:
         raise InputError(f"queries have {queries.shape[1]} values each, but the database {D}; take both from one layer")
-    exclude = np.full(Q, -1) if exclude is None else np.asarray(exclude)
+    exclude = np.full(Q, -1) if exclude is None else as_array(exclude, "exclude")
     if exclude.shape != (Q,) or exclude.dtype.kind not in "iu" or (exclude < -1).any() or (exclude >= M).any():
         raise InputError(f"exclude: expected {Q} row numbers of the database (0 to {M - 1}, or -1 for none)")
     room = M - bool((exclude >= 0).any())
-    if not (isinstance(k, (int, np.integer)) and 1 <= k <= room):
-        raise InputError(f"k: expected a whole number from 1 to {room} (rows to choose from), got {k!r}")
+    if not (is_number(k) and 1 <= k <= room):
+        raise InputError(f"k: expected a whole number from 1 to {room} (rows to choose from), got {shown(k)}")
 
     exact = queries.dtype == database.dtype == np.uint8
     if not exact:
@@ -79,12 +79,13 @@ def precision_at_k(indices, query_labels, database_labels):
 
     Raises InputError where shapes or row numbers do not match.
     """
-    indices = np.asarray(indices)
+    indices = as_array(indices, "indices")
     if indices.ndim != 2 or indices.dtype.kind not in "iu" or indices.size == 0:
         raise InputError(f"indices: expected integers (Q, k), got shape {indices.shape} of {indices.dtype}")
     largest = np.iinfo(np.int64).max
     query_labels = check_labels(query_labels, len(indices), largest, "query_labels")
-    database_labels = check_labels(database_labels, len(database_labels), largest, "database_labels")
+    database_labels = as_array(database_labels, "database_labels")
+    database_labels = check_labels(database_labels, database_labels.size, largest, "database_labels")
     if indices.min() < 0 or indices.max() >= len(database_labels):
         raise InputError(
             f"indices: rows {indices.min()} to {indices.max()}, but database_labels has {len(database_labels)}"
@@ -132,11 +133,11 @@ def border_colors(images, part=8):
     InputError
         Not images, or a `part` below 3: nothing would be left inside.
     """
-    images = np.asarray(images)
+    images = as_array(images, "images")
     if images.ndim != 4 or images.size == 0 or images.dtype.kind not in "uif":
         raise InputError(f"images: expected numbers (N, H, W, C), got {images.dtype} of shape {images.shape}")
-    if part < 3:
-        raise InputError(f"part: must be 3 or more, got {part}")
+    if not (is_number(part) and part >= 3):
+        raise InputError(f"part: must be a whole number of 3 or more, got {shown(part)}")
     N, H, W, C = images.shape
     h, w = max(1, H // part), max(1, W // part)
     inside, total = images[:, h : H - h, w : W - w], np.empty((N, C))
@@ -146,7 +147,7 @@ def border_colors(images, part=8):
 
 
 def _rows(a, what):
-    a = np.asarray(a)
+    a = as_array(a, what)
     if a.ndim < 2 or a.size == 0 or a.dtype.kind not in "uif":
         raise InputError(f"{what}: expected numbers of shape (rows, ...), got {a.dtype} of shape {a.shape}")
     a = a.reshape(len(a), -1)

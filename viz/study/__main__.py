@@ -9,7 +9,7 @@ import scipy.linalg.cython_blas  # noqa: F401  (loads SciPy's own BLAS now, so t
 from threadpoolctl import threadpool_limits
 
 from tinycnn import InputError, data, models
-from tinycnn.errors import check_text
+from tinycnn.files import readable
 
 from . import sets
 from .recipes import RECIPES
@@ -26,19 +26,28 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message}\n")
 
 
-def whole(least):
-    """Return a function that reads a whole number of at least so much."""
+def whole(least, most):
+    """Return a function that reads a whole number between two."""
 
     def read(text):
         try:
             value = int(text)
         except ValueError as e:
-            raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}") from e
-        if value < least:
-            raise argparse.ArgumentTypeError(f"must be at least {least}, got {value}")
+            raise argparse.ArgumentTypeError(f"expected a whole number, got {text[:40]!r}") from e
+        if not least <= value <= most:
+            bound = f"at least {least}" if value < least else f"at most {most:,}"
+            raise argparse.ArgumentTypeError(f"must be {bound}, got {text[:40]}")
         return value
 
     return read
+
+
+def dataset(text):
+    """Read the name of a built-in set."""
+    if text not in data.NAMES:
+        folder = f"; the folder is --images {text}" if Path(text).is_dir() else ""
+        raise argparse.ArgumentTypeError(f"unknown set {text[:40]!r}; choose from {', '.join(data.NAMES)}{folder}")
+    return text
 
 
 def seeds(text):
@@ -46,7 +55,7 @@ def seeds(text):
     found = set()
     for part in text.split(","):
         ends = part.split("-")
-        if not (len(ends) <= 2 and all(end.isascii() and end.isdecimal() for end in ends)):
+        if not (len(part) <= 40 and len(ends) <= 2 and all(end.isascii() and end.isdecimal() for end in ends)):
             raise argparse.ArgumentTypeError(f"expected seeds like 0-4 or 0,3,8, got {text!r}")
         first, last = int(ends[0]), int(ends[-1])
         if not first <= last < first + 1000:
@@ -59,7 +68,7 @@ def parse(argv, prog):
     """Return the arguments."""
     p = Parser(prog, description=ABOUT, allow_abbrev=False)
     sets_help = ", ".join(data.NAMES) + " (default: digits)"
-    p.add_argument("--dataset", nargs="+", choices=data.NAMES, default=(), metavar="NAME", help=sets_help)
+    p.add_argument("--dataset", nargs="+", type=dataset, default=(), metavar="NAME", help=sets_help)
     p.add_argument(
         "--images",
         metavar="DIR",
@@ -69,7 +78,7 @@ def parse(argv, prog):
     p.add_argument("--model", choices=tuple(models.INPUT_SHAPES), help="the network for --images (default: stl10)")
     p.add_argument("--data-dir", default="data", metavar="DIR", help="where the official files are (default: data)")
     p.add_argument("--download", action="store_true", help="get the official files where they are missing")
-    p.add_argument("--steps", type=whole(1), metavar="N", help="training steps (default: the recipe's)")
+    p.add_argument("--steps", type=whole(1, 10**7), metavar="N", help="training steps (default: the recipe's)")
     p.add_argument("--recipe", choices=tuple(RECIPES), default="study", help="how to train (default: study)")
     p.add_argument(
         "--protocol",
@@ -86,7 +95,9 @@ def parse(argv, prog):
         help="these stages alone; see --list",
     )
     one_or_many = p.add_mutually_exclusive_group()
-    one_or_many.add_argument("--seed", type=whole(0), default=0, metavar="N", help="of everything random (default: 0)")
+    one_or_many.add_argument(
+        "--seed", type=whole(0, 2**63), default=0, metavar="N", help="of everything random (default: 0)"
+    )
     one_or_many.add_argument(
         "--seeds",
         type=seeds,
@@ -139,23 +150,25 @@ def main(argv=None, prog="python -m viz.study"):
     from .run import Options
 
     try:
-        for text in argv:
-            check_text(text, "argument")
         with threadpool_limits(1, user_api="blas"):  # sums of the same order whatever the machine's threads
             if summarize:
                 networks.summarize_all(args["out"] if summarize is True else Path(summarize))
             else:
-                networks.run(Options(**args, command=shlex.join([*prog.split(), *argv])))
+                networks.run(Options(**args, command=readable(shlex.join([*prog.split(), *argv]))))
     except (InputError, OSError, MemoryError) as e:
         text = e.strerror if isinstance(e, OSError) and e.strerror else str(e)
         place = f": {e.filename}" if getattr(e, "filename", None) and str(e.filename) not in text else ""
-        line = f"{text}{place}".replace("\n", "\\n")  # of a file's name
-        print(f"{program}: error: {line}", file=sys.stderr)
+        print(f"{program}: error: {one_line(text + place)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as e:
-        print(f"\n{program}: {str(e) or 'stopped'}; run the same command with --resume to go on", file=sys.stderr)
+        print(f"\n{program}: {one_line(e) or 'stopped'}; run the same command with --resume to go on", file=sys.stderr)
         return 130
     return 0
+
+
+def one_line(text):
+    """Return a text, in which files' names may stand, with what is no letter escaped: line ends, odd bytes, signals."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
 def list_all():

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import isnan, nan
 
 from viz.metrics import statistics
-from viz.report import text
+from viz.report import results, text
 
 HOLDS, UNTRAINED = "holds", "holds, untrained as well"
 NOT, OPEN, FEW = "does not hold", "cannot be told", "cannot be told of so few networks"
@@ -354,6 +354,8 @@ def rows(metrics, reported=None, other=None):
     """
     found, told = Found(metrics), []
     for name, (claim, stage, weigh) in CLAIMS.items():
+        if any(results.NOTHING in m["stages"].get(stage, ()) for m in metrics.values()):
+            continue
         try:
             measured, number, control, parts, untrained = weigh(found)
         except KeyError:

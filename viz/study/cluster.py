@@ -14,7 +14,6 @@ import os
 import sys
 import tempfile
 import threading
-import traceback
 import uuid
 import warnings
 from dataclasses import replace
@@ -23,6 +22,7 @@ from pathlib import Path
 from tinycnn import InputError, files
 
 from . import fingerprint
+from .networks import told
 from .run import TRAININGS, Run
 from .table import STAGES
 
@@ -129,10 +129,10 @@ class Pool:
         return study, part, found, None
 
     def _told(self, error):
-        """The last lines of what went wrong, in one."""
+        """What went wrong, in one line."""
         if isinstance(error, self.distributed.KilledWorker):
             return "its worker was lost again and again (out of memory?)"
-        return " ".join("".join(traceback.format_exception_only(type(error), error)).split())
+        return told(error)
 
     @property
     def busy(self):

@@ -9,6 +9,7 @@ OUT/report.html
 
 import contextlib
 import time
+import traceback
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,13 +32,19 @@ def run(options):
     Raises
     ------
     InputError, OSError
-        Bad input, before anything is written; a file that cannot be written; parts that failed on workers.
+        Bad input, before anything is written; a file that cannot be written; parts that failed: the others and the
+        report are done all the same.
     """
     start = time.perf_counter()
+    try:
+        import matplotlib  # noqa: F401  (a bad MPLBACKEND stops it: now, not at the first figure)
+    except ValueError as e:
+        raise InputError(f"matplotlib does not start: {e}; unset MPLBACKEND, or mend matplotlibrc") from e
     get_ops(options.backend, "float32")
+    for name in options.dataset:
+        if Path(name).is_dir():
+            print(f"--dataset {name}: the built-in set, not the folder of this name; that one is --images {name}")
     found = {name: options.load(name) for name in options.sets()}  # all data are there before anything is trained
-    if len({one.folder for one in found.values()}) < len(found):
-        raise InputError(f"--images {options.images}: the folder has the name of a data set of this run; rename it")
     folders = {name: options.out / one.folder for name, one in found.items()}
     del found
     places = [
@@ -61,11 +68,11 @@ def run(options):
     for folder in folders.values() if options.seeds and not failed else ():
         try:
             summarize(folder)
-        except InputError as e:  # of other studies in the folder; these are done all the same
+        except Exception as e:  # of other studies in the folder, or of this stage; these are done all the same
             mixed = e
     write_report(options.out)
     if mixed:
-        raise mixed
+        raise InputError(told(mixed)) from mixed
     if failed:
         total = sum(len(study.parts) for study in studies)
         raise InputError(f"failed: {len(failed)} of {total} parts; --resume does them: {'; '.join(failed)}")
@@ -97,16 +104,29 @@ class Here:
         self.waiting.append((order, study, part))
 
     def next(self):
-        """Do a part; return (study, part, (seconds, what, remarks), None)."""
+        """Do a part; return (study, part, (seconds, what, remarks) or None, what went wrong or None)."""
         one = min(self.waiting, key=lambda one: one[0])
         self.waiting.remove(one)
         _, study, part = one
-        return study, part, study.do(part), None
+        try:
+            return study, part, study.do(part), None
+        except Exception as e:  # whatever it is, it costs this stage alone
+            if part not in STAGES:
+                raise
+            return study, part, None, told(e)
 
     @property
     def busy(self):
         """Whether there is something to wait for."""
         return bool(self.waiting)
+
+
+def told(error):
+    """Return what went wrong, in one line; of what is no user's fault also where."""
+    kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
+    at = traceback.extract_tb(error.__traceback__)[-1:] if kind else ()
+    where = "".join(f" ({Path(frame.filename).name}, line {frame.lineno})" for frame in at)
+    return f"{kind}{' '.join(str(error).split())}{where}"
 
 
 class Work:
@@ -130,6 +150,7 @@ class Work:
                 self.finish(study, part, *done)
             else:
                 failed.append(f"{study.folder}, {part}: {error}")
+                study.fail(part, error)
                 print(f"  {self.called(study)}{part:<28} failed: {error}", flush=True)
             self.hand_out()
         for study, left in self.left.items():  # what hangs on a part that failed
@@ -288,13 +309,23 @@ def summarize_all(out):
 
 
 def write_report(out):
-    """Write OUT/report.html of all studies that lie in the folder, whenever they were made."""
+    """Write OUT/report.html of all studies that lie in the folder, whenever they were made.
+
+    Raises
+    ------
+    InputError
+        Words for a stage that this very version made are faulty: the report says so in their place.
+    """
     order = {name: i for i, name in enumerate(data.NAMES)}
     folders = sorted(
         (p for p in Path(out).glob("*") if p.is_dir()), key=lambda p: (order.get(p.name, len(order)), p.name)
     )
     sections = [read(folder) for folder in folders for read in (read_section, read_networks)]
-    page.write(Path(out) / "report.html", [section for section in sections if section is not None])
+    sections = [section for section in sections if section is not None]
+    page.write(Path(out) / "report.html", sections)
+    faults = [chapter.fault for section in sections for chapter in section.chapters if chapter.fault]
+    if faults:
+        raise InputError(faults[0])
 
 
 def read_section(folder):
@@ -352,13 +383,15 @@ def _chapters(folder, stages, said):
     for stage in STAGES.values():
         done = results.find(folder / stage.name) if stage.name in stages else None
         if done is not None:
+            captions, fault = {}, ""
             try:
                 captions = words.speak(stage.words, done, said)
-            except InputError:
-                if done.code == fingerprint.of_code(stage.module):
-                    raise
-                print(f"{folder / stage.name}: of another version of this program, not shown; --resume makes it again")
-                continue
+            except InputError as e:
+                if done.code != fingerprint.of_code(stage.module):
+                    where = folder / stage.name
+                    print(f"{where}: of another version of this program, not shown; --resume makes it again")
+                    continue
+                fault, done = str(e), replace(done, pictures=(), facts={results.NOTHING: str(e)})
             about = stage.name, stage.heading, stage.about, folder / stage.name, done, captions
-            chapters.append(page.Chapter(*about, stage.papers, stage.over))
+            chapters.append(page.Chapter(*about, stage.papers, stage.over, fault))
     return tuple(chapters)

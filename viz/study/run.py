@@ -10,6 +10,7 @@ so that they can be done in any process, on any machine. A folder belongs to one
 go on in it and refuse what would mix it with another; without them it starts anew, and what was there counts no more.
 """
 
+import contextlib
 import math
 import time
 from dataclasses import dataclass
@@ -257,6 +258,13 @@ class Run:
         made_from, export = self.made_from(stage), self.options.export
         done = results.keep(self.folder / stage.name, pictures, facts, began, made_from, code, export)
         return done.seconds, done.said
+
+    def fail(self, part, why):
+        """Leave word, for the report, that a part was not done; it counts as not done."""
+        if part in STAGES:
+            facts, made_from = {results.NOTHING: f"failed: {why}"}, self.made_from(STAGES[part])
+            with contextlib.suppress(OSError):  # nor can it be written: the last line on stderr says it all the same
+                results.keep(self.folder / part, [], facts, time.perf_counter(), made_from, "")
 
     # -- what lies in the folder ---------------------------------------------------------------------------------------
 

@@ -1,6 +1,6 @@
 """The data sets of a run: images to train on, images that choose, and images that are looked at once, at the end."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -102,6 +102,8 @@ def of_folder(path, model=None, protocol="holdout"):
     Pictures of any size are made as large as `model` takes them: "stl10" (96x96, the default), "cifar10" or "mnist".
     """
     path = Path(path).expanduser()
+    if str(path) in data.NAMES and not path.exists():
+        raise InputError(f"--images {path}: no such folder; the built-in set of this name is --dataset {path}")
     if any((folder / "train_X.bin").exists() for folder in (path, path / "stl10_binary")):
         if model not in (None, "stl10"):
             raise InputError(f"--images {path}: files in STL-10's layout are for the model stl10, not {model}")
@@ -109,11 +111,15 @@ def of_folder(path, model=None, protocol="holdout"):
     else:
         shape = models.INPUT_SHAPES[model or "stl10"]
         info, (train, test) = data.images_info(path, shape), (data.images(path, shape, s) for s in data.SPLITS)
+    if files.slug(info.name) in data.NAMES:  # its folder of OUT, and what is known of the set, are not these images'
+        info = replace(info, name=f"{info.name}-images")
     return _split(info, train, test, protocol, built_in=False)
 
 
 def _split(info, train, test, protocol, **known):
     """The `DataSet` of a set's own two parts, by a protocol."""
+    if len(info.classes) < 2:
+        raise InputError(f"{info.title}: one class alone, and nothing to tell it from; a network needs two or more")
     if protocol == "study":
         return DataSet(info, *train, *test, *test, protocol=protocol, **known)
     images, labels = train

@@ -97,12 +97,13 @@ class Study:
 
     def name(self, label):
         """Return the class name of a label, in words."""
-        return str(self.info.classes[int(label)]).replace("_", " ")
+        return self.names[int(label)]
 
-    @property
+    @cached_property
     def names(self):
-        """The class names, in words, in the order of the labels."""
-        return [self.name(c) for c in range(len(self.info.classes))]
+        """The class names, in words, in the order of the labels; as they are where words are the same of two."""
+        words = [" ".join(str(name).replace("_", " ").split()) for name in self.info.classes]
+        return words if len(set(words)) == len(words) else list(map(str, self.info.classes))
 
     def rng(self, stage):
         """Return the generator of a stage."""

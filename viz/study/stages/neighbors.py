@@ -27,13 +27,14 @@ def run(s: Study):
     groups = {"test": np.arange(split, M), "training": np.arange(split)}
     groups = {k: np.sort(rng.permutation(v)[:ASKED]) for k, v in groups.items()}
     random, test = list(groups), groups["test"]
-    groups["the study's"] = np.array([q % M for q in QUERIES])
+    groups["the study's"] = np.array(list(dict.fromkeys(q % M for q in QUERIES)))
+    k = min(K, M - 1)
     asked, ends = np.concatenate(list(groups.values())), np.cumsum([len(v) for v in groups.values()])
     borders = neighbors.border_colors(images) / 255
     found, right, apart, mirrored = {}, {}, {}, {}  # {space: {group: neighbours}, {group: shares}, (Q,), (Q,)}
     for space, embed in _spaces(s).items():
         rows = embed(images)
-        nearest, distances = neighbors.nearest(rows[asked], rows, K, exclude=asked)
+        nearest, distances = neighbors.nearest(rows[asked], rows, k, exclude=asked)
         found[space] = dict(zip(groups, np.split(nearest, ends[:-1])))
         right[space] = {k: neighbors.precision_at_k(v, labels[groups[k]], labels) for k, v in found[space].items()}
         apart[space] = np.linalg.norm(borders[found[space]["test"]] - borders[test][:, None], axis=2).mean(1)
@@ -49,6 +50,7 @@ def run(s: Study):
     facts = {
         "layer": s.hidden,
         "images_searched": M,
+        "nearest": k,
         "queries": {k: len(groups[k]) for k in random},
         "share_of_the_7_nearest": {space: {k: vars(i) for k, i in some.items()} for space, some in shares.items()},
         "features_less_pixels": {k: vars(i) for k, i in less["pixels"].items()},
@@ -64,7 +66,7 @@ def run(s: Study):
         },
         "mirrored": {
             **{space: vars(i) for space, i in mirror.items()},
-            "by_chance": K / M,
+            "by_chance": k / M,
             "features_less_pixels": vars(more["pixels"]),
             "features_less_untrained": vars(more[CONTROL]),
         },
@@ -90,8 +92,8 @@ def _charts(facts, shares, less, background, mirror, more):
     chart = figures.intervals(
         {f"{space}, {k}": shares[space][k] for k in facts["queries"] for space in shares},
         title,
-        f"Mean share of the 7 nearest with the query's class, 95 % intervals over queries. {chance}",
-        "of the 7 nearest, per cent",
+        f"Mean share of the {facts['nearest']} nearest with the query's class, 95 % intervals over queries. {chance}",
+        f"of the {facts['nearest']} nearest, per cent",
         cut=True,
         percent=True,
         differences={f"features \N{MINUS SIGN} {space}, test": less[space]["test"] for space in ("pixels", CONTROL)},
@@ -102,12 +104,12 @@ def _charts(facts, shares, less, background, mirror, more):
         chart = figures.intervals(
             background,
             title,
-            f"Distance of the mean colour of the border, the outer eighth, to that of the 7 nearest; {n}.",
+            f"Distance of the mean colour of the border, the outer eighth, to that of the nearest; {n}.",
             "distance of colours in [0, 1]",
             differences={f"pixels \N{MINUS SIGN} {space}": i for space, i in less["background"].items()},
         )
         pictures.append(Picture("background", title, chart, group=GROUP, tab="background"))
-    title = "Is its own mirror image among the 7 nearest?"
+    title = f"Is its own mirror image among the {facts['nearest']} nearest?"
     chart = figures.intervals(
         mirror,
         title,
@@ -126,15 +128,18 @@ def _rows(s, space, images, labels, queries, nearest):
     title = f"Nearest neighbours in {space if space == 'pixels' else f'{space} ({s.hidden})'}"
     figure = figures.sheet(
         figures.photo(images[order]),
-        K + 1,
+        1 + len(nearest[0]),
         title,
         f"Orange: another class. {hits} of these {nearest.size} share their query's class.",
         captions=[s.name(labels[i]) for i in order],
         rows=[str(q) for q in queries],
-        heads=["query", *(str(i) for i in range(1, K + 1))],
-        frames=[None if labels[i] == labels[q] else figures.WRONG for i, q in zip(order, queries.repeat(K + 1))],
+        heads=["query", *(str(i) for i in range(1, 1 + len(nearest[0])))],
+        frames=[
+            None if labels[i] == labels[q] else figures.WRONG
+            for i, q in zip(order, queries.repeat(1 + len(nearest[0])))
+        ],
         gap=10,
     )
-    facts = {"space": space, "hits": hits, "shown": nearest.size}
+    facts = {"space": space, "hits": hits, "shown": nearest.size, "rows": len(queries)}
     name = files.slug(space)
     return Picture(name, title, figure, words="rows", facts=facts, group="Nearest neighbours", tab=space)

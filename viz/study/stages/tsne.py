@@ -4,6 +4,7 @@ import numpy as np
 
 from viz import embedding, figures
 from viz.metrics.statistics import accuracy_interval, interval
+from viz.report import results
 from viz.report.results import Picture, Points
 from viz.study.subject import Study
 
@@ -29,14 +30,19 @@ def run(s: Study):
         picked = np.sort(drawn[np.argsort(~taken[drawn], kind="stable")][:POINTS])
         name = f"{key} classes"
         facts[name] = {"images": len(picked), "classes": [s.name(c) for c in chosen]}
-        if len(picked) < LEAST:
+        if len(picked) < LEAST or len(chosen) < 2:
+            facts |= {} if pictures else {results.NOTHING: f"t-SNE takes {LEAST} test images, there are {len(picked)}"}
             continue
         taken[picked] = True
         labels, perplexity = s.test_labels[picked], min(PERPLEXITY, max(2, (len(picked) - 1) // 3))
-        features, points = {}, {}
-        for which, net in (("trained", s.net), (CONTROL, s.untrained)):
-            features[which] = embedding.features(net, s.test_images[picked], s.hidden)
-            points[which] = embedding.tsne(features[which], seed=s.seed, perplexity=perplexity)
+        features = {
+            which: embedding.features(net, s.test_images[picked], s.hidden)
+            for which, net in (("trained", s.net), (CONTROL, s.untrained))
+        }
+        if any((some == some[0]).all() for some in features.values()):
+            facts |= {} if pictures else {results.NOTHING: f"{s.hidden} answers all test images alike"}
+            continue
+        points = {k: embedding.tsne(some, seed=s.seed, perplexity=perplexity) for k, some in features.items()}
         found, right = _judge(points, labels, rng)
         near = min(12, (len(picked) - 1) // 2)
         facts[name] |= found | {
@@ -49,9 +55,8 @@ def run(s: Study):
             facts["three_less_all"] = _three_less_all(scores)
         more = {"kinds": facts.get("vehicles and animals") if key == "all" else None}
         more["less_all"] = facts.get("three_less_all")
-        here = (
-            facts[name] | more | {"layer": s.hidden, "features": features["trained"].shape[1], "perplexity": perplexity}
-        )
+        here = facts[name] | more | {"layer": s.hidden, "features": features["trained"].shape[1]}
+        here |= {"nearest": min(K, len(picked) - 1), "perplexity": perplexity}
         pictures += _draw(s, key, chosen, picked, points, here)
     return pictures, facts
 

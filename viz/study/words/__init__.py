@@ -14,6 +14,7 @@ conditions on them and no arithmetic; a sentence that compares stands inside the
 is missing is an error that names it. What a fact holds is text, whatever a user wrote into it: it is never a template.
 """
 
+import math
 import re
 from functools import cache
 from pathlib import Path
@@ -24,6 +25,7 @@ from tinycnn.errors import InputError
 from viz.report.results import Words
 from viz.report.text import FILTERS
 
+LONGEST = 500  # letters of a fact in a caption; of a list of names, too
 PARTS = ("caption", "alt", "details")
 
 
@@ -34,8 +36,19 @@ class _Text(jinja2.Environment):
 
 
 def _line(value):
-    """A fact as one line of text."""
-    return re.sub(r"\s+", " ", value) if isinstance(value, str) else value
+    """A fact as one line of text, of `LONGEST` letters at most."""
+    if not isinstance(value, str):
+        return value
+    text = re.sub(r"\s+", " ", value)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}\N{HORIZONTAL ELLIPSIS}"
+
+
+def _compared(facts):
+    """Facts, in whose intervals what is undefined can be compared: NaN is neither above nor below anything."""
+    if not isinstance(facts, dict):
+        return facts
+    nan = {k: math.nan for k in ("mean", "low", "high") if facts.get(k, 0) is None and "low" in facts}
+    return {k: _compared(v) for k, v in facts.items()} | nan
 
 
 def speak(path, result, facts):
@@ -63,7 +76,7 @@ def speak(path, result, facts):
     for picture in result.pictures:
         if picture.words not in parts:
             raise InputError(f"{path}: no part '## {picture.words}', which the picture {picture.name!r} needs")
-        known = facts | result.facts | picture.facts
+        known = _compared(facts | result.facts | picture.facts)
         try:
             text = {name: " ".join(t.render(known).split()) for name, t in parts[picture.words].items()}
         except (jinja2.UndefinedError, TypeError, KeyError) as e:  # a fact that is missing, or of another shape

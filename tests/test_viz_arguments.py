@@ -1,0 +1,76 @@
+"""Whatever a function of `viz` is given in the place of any argument, it works or costs one line."""
+
+import numpy as np
+import pytest
+
+from tinycnn import InputError, Network
+from tinycnn.layers import Conv2D, Dense, Flatten, MaxPool2D, ReLU
+from viz import activations, deconvnet, embedding, figures, maximize, neighbors, saliency
+from viz.metrics import correlation, identification, localization, orientation, statistics
+
+RNG = np.random.default_rng(0)
+LAYERS = [Conv2D("c1", 6, 3), ReLU("r1"), MaxPool2D("p1"), Conv2D("c2", 7, 3), ReLU("r2"), Flatten("f"), Dense("d", 5)]
+NET, DENSE = (Network(layers, (9, 7, 3)) for layers in (LAYERS, LAYERS[-2:]))
+X = RNG.random((3, 9, 7, 3)).astype(np.float32)
+ODD = [
+    *(None, "x", b"x", "nope", [], {}, object(), [None], [[1, 2], [3]], [0.5], [0, 99], np.array(["a"] * 3)),
+    *(np.zeros(0), np.zeros((0, 9, 7, 3)), np.zeros((9, 7, 3)), np.zeros((3, 9, 7, 4)), np.zeros((3, 5)), np.zeros(3)),
+    *(X.astype(complex), X.astype(object), np.full_like(X, np.nan), np.full_like(X, np.inf), X > 0.5, X, X[..., 0]),
+    *(-1, 0, 99, 1.5, np.nan, np.inf, True, 10**30, np.float32(2), (-1, 2), np.array([[0, 0]])),
+]
+FUNCTIONS = {  # with arguments that are right
+    "maps": (activations.maps, NET, X, "r1"),
+    "filters": (activations.filters, NET, "c1"),
+    "top_images": (activations.top_images, NET, X, "r1", 2, [0, 1]),
+    "crop": (activations.crop, X, np.array([[0, 0, 2, 2]] * 3)),
+    "sums": (activations.sums, NET, X, "r1"),
+    "wins": (activations.wins, np.ones((3, 4))),
+    "strongest": (activations.strongest, X),
+    "project": (lambda *a: deconvnet.project(*a[:4], unpool=a[4], positions=a[5]), NET, X, "r1", 0, "repeat", (0, 0)),
+    "edges": (deconvnet.edges, X),
+    "saliency": (saliency.saliency, NET, X, 0, "gradient"),
+    "gradient": (saliency.gradient, NET, X, 0, "guided"),
+    "layer_backprop": (saliency.layer_backprop, NET, X, "r1"),
+    "maximize": (lambda *a: maximize.maximize(*a[:3], seed=a[3], steps=a[4]), NET, "d", 0, 0, 2),
+    "features": (embedding.features, NET, X, "r1"),
+    "tsne": (embedding.tsne, RNG.random((6, 4)), 0, 2),
+    "trustworthiness": (embedding.trustworthiness, RNG.random((6, 4)), RNG.random((6, 2)), 2),
+    "knn_accuracy": (embedding.knn_accuracy, RNG.random((6, 2)), np.array([0, 1] * 3), 2),
+    "mosaic": (embedding.mosaic, X, RNG.random((3, 2)), 2, "sorted"),
+    "nearest": (neighbors.nearest, RNG.random((3, 4)), RNG.random((6, 4)), 2, np.zeros(3, int)),
+    "precision_at_k": (neighbors.precision_at_k, np.zeros((3, 2), int), np.zeros(3, int), np.zeros(6, int)),
+    "joins": (neighbors.joins, RNG.random((3, 4)), RNG.random((3, 4)), RNG.random((3, 2))),
+    "border_colors": (neighbors.border_colors, X, 8),
+    "pearson": (correlation.pearson, X, X),
+    "identify": (identification.identify, X, X),
+    "pointing_game": (localization.pointing_game, X[..., 0] > 0.5, X[..., 0]),
+    "oriented": (orientation.oriented, RNG.random((3, 3, 3, 1))),
+    "interval": (statistics.interval, [1.0, 2.0], 1, 0.95),
+    "share": (statistics.share, [0, 1], 0.95),
+    "accuracy_interval": (statistics.accuracy_interval, 1, 2, 0.95),
+    "photo": (figures.photo, X),
+    "heat": (figures.heat, X[..., 0], 1.0),
+    "signed": (figures.signed, X, 1.0),
+    "enlarge": (figures.enlarge, X, 20),
+    "sheet": (figures.sheet, figures.photo(X), 2, "Title"),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.filterwarnings("ignore")
+def test_any_argument_is_right_or_costs_one_line(name):
+    function, *right = FUNCTIONS[name]
+    function(*right)
+    for i, _ in enumerate(right):
+        for odd in ODD if right[i] is not NET else ():
+            try:
+                function(*right[:i], odd, *right[i + 1 :])
+            except InputError as e:
+                assert "\n" not in str(e) and len(str(e)) < 400, e
+
+
+@pytest.mark.parametrize("layer", ["f", "d"])
+def test_a_network_without_maps_says_so(layer):
+    for look in (activations.maps, activations.top_images, saliency.layer_backprop, activations.filters):
+        with pytest.raises(InputError, match=r"there is none$"):
+            look(DENSE, layer) if look is activations.filters else look(DENSE, X, layer)
