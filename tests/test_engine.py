@@ -662,7 +662,6 @@ def fast(net):
         (lambda net: Network([Flatten("f")], (4.7, 4, 1)), "input_shape must be"),
         (lambda net: Network([Flatten("f")], (4, 4, 1), seed=-1), "seed"),
         (lambda net: Network([Flatten("")], (4, 4, 1)), "at least one letter"),
-        (lambda net: Network([Flatten("f")], (4, 4, 1), meta={"x": object()}), "meta: must be text and numbers"),
         (lambda net: net.logits(np.full((1, 28, 28, 1), 1e300)), r"x: values up to 1e\+300, beyond what float32 holds"),
         (lambda net: net.logits(X, batch_size=2.5), "batch_size: expected a whole number"),
         (lambda net: MaxPool2D("p", 17), "at most 256"),

@@ -78,8 +78,8 @@ def test_a_whole_study_of_an_odd_set_ends_in_a_report(tmp_path, monkeypatch, cou
     assert run_all.main(pictures(tmp_path / "odd", counts)) == 0
     metrics = json.loads((tmp_path / "out/odd/metrics.json").read_text())
     assert "maximization" in metrics["stages"] and (tmp_path / "out/report.html").exists()
-    for name, accuracy in metrics["stages"]["training_curve"]["accuracy_by_class"].items():
-        assert (accuracy["mean"] is None) == (counts[name] < 5)
+    for name, accuracy in metrics["stages"]["training_curve"]["accuracy by class"].items():
+        assert (accuracy is None) == (counts[name] < 5)
 
 
 def test_a_stage_that_fails_costs_neither_the_others_nor_the_report(tmp_path, monkeypatch, capsys):

@@ -198,7 +198,7 @@ def test_a_terminal_without_the_letters_of_a_name_stops_nothing(tmp_path):
     run = process(["run_all.py", *argv], PYTHONIOENCODING="ascii")
     printed, errors = run.communicate(timeout=300)
     assert run.returncode == 0, errors
-    assert printed.startswith("\\U0001f436, resized and cropped to 28x28: 6 training images, 2 held out, 2 test images")
+    assert errors.startswith("\\U0001f436, resized and cropped to 28x28: 6 training images, 2 held out, 2 test images")
 
 
 @pytest.mark.parametrize("part", ["", "digits"])

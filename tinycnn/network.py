@@ -11,7 +11,6 @@ Many traces of one network may be alive at once: nothing is stored in it but its
 """
 
 import contextlib
-import json
 
 import numpy as np
 
@@ -72,7 +71,7 @@ class Network:
         self.input_shape = tuple(map(int, input_shape))
         self.ops = get_ops(backend, str(np.dtype(dtype)))
         self.dtype = self.ops.dtype
-        self.meta = _plain(meta or {})
+        self.meta = dict(meta or {})
         self.shapes, self.params, self._param_shapes = {}, {}, {}
         shape = self.input_shape
         for i, layer in enumerate(self.layers):
@@ -383,14 +382,6 @@ def _times(sizes):
 
 def _shape(a):
     return tuple(a.shape if hasattr(a, "shape") else np.shape(a))
-
-
-def _plain(meta):
-    """Facts as JSON holds them: NumPy's numbers become Python's."""
-    try:
-        return json.loads(json.dumps(dict(meta), default=lambda value: value.item()))
-    except (TypeError, ValueError, AttributeError) as e:
-        raise InputError(f"meta: must be text and numbers by name, as JSON holds them ({e})") from e
 
 
 def _apart(a, given):

@@ -79,7 +79,7 @@ class Ops(reference.Ops):
         if how == "repeat":
             r, c = (np.arange(H) + top) // stride[0], (np.arange(W) + left) // stride[1]
             inside = (r < OH)[:, None, None] & (c < OW)[:, None]
-            return np.where(inside, dy[:, r.clip(max=OH - 1)[:, None], c.clip(max=OW - 1)], self.dtype.type(0))
+            return np.ascontiguousarray(np.where(inside, dy[:, r.clip(max=OH - 1)[:, None], c.clip(max=OW - 1)], 0))
         if how == "center":  # as if all maxima stood there
             switches = np.tile(central((H, W), window, stride, padding), (len(dy), 1, 1, dy.shape[3]))
         dx = np.empty(shape, dy.dtype)

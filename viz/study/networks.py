@@ -8,6 +8,7 @@ OUT/report.html
 """
 
 import contextlib
+import sys
 import time
 import traceback
 from dataclasses import asdict, dataclass, replace
@@ -194,13 +195,15 @@ class Work:
         return f"{study.info.name} seed {study.seed}: " if self.several else ""
 
     def introduce(self, study):
-        """Say what a study is of, once for each data set."""
+        """Say on standard error what a study is of, once for each data set."""
         if study.name not in self.told:
             self.told.add(study.name)
             images = study.set
             held = f", {images.held_out:,} held out" if images.held_out else ""
             counts = f"{len(images.images):,} training images{held}, {len(images.test_images):,} test images"
-            print(f"{study.info.title}: {counts}, recipe {study.options.recipe}, {study.steps:,} steps", flush=True)
+            print(
+                f"{study.info.title}: {counts}, recipe {study.options.recipe}, {study.steps:,} steps", file=sys.stderr
+            )
 
 
 # -- over networks -----------------------------------------------------------------------------------------------------

@@ -18,11 +18,10 @@ def run(s: Study):
     share = counts / np.where(n, n, np.nan)[:, None]  # of a class without images: undefined
     mistakes = np.nan_to_num(share - np.diag(np.diag(share)))
     true, answer = np.unravel_index(mistakes.argmax(), mistakes.shape)
-    none = statistics.interval([])
     facts = {
         "test_accuracy": vars(statistics.accuracy_interval(int(right.sum()), len(predicted))),
-        "accuracy_by_class": {
-            name: vars(statistics.accuracy_interval(int(r), int(k)) if k else none)
+        "accuracy by class": {
+            name: vars(statistics.accuracy_interval(int(r), int(k))) if k else None
             for name, r, k in zip(names, right, n)
         },
         "most_frequent_mistake": {
