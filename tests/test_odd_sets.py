@@ -91,7 +91,7 @@ def test_a_stage_that_fails_costs_neither_the_others_nor_the_report(tmp_path, mo
     monkeypatch.setattr(filters, "run", fail)
     assert run_all.main(argv) == 2
     said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "1 of 3 parts" in said and "filters: ZeroDivisionError: by nothing" in said
+    assert said.count("\n") == 2 and "1 of 3 parts" in said and "filters: ZeroDivisionError: by nothing" in said
     shown = (tmp_path / "out/report.html").read_text()
     assert "Nothing is shown here: failed: ZeroDivisionError: by nothing (test_odd_sets.py, line" in shown
     assert (tmp_path / "out/odd/saliency/saliency.png").exists()

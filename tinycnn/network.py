@@ -386,7 +386,8 @@ def _shape(a):
 
 def _apart(a, given):
     """An array made of what a caller gave, or a copy where it is the same memory: the caller may change that."""
-    shared = a is given or (isinstance(a, np.ndarray) and np.may_share_memory(a, np.asarray(given)))
+    both = isinstance(a, np.ndarray) and isinstance(given, np.ndarray)
+    shared = a is given or (both and np.may_share_memory(a, given))
     return a.copy() if shared else a
 
 

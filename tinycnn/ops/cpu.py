@@ -1,6 +1,5 @@
-"""The primitives on a CPU: Numba kernels. Here outputs are allocated and geometry is worked out.
-
-`choose` says which algorithm serves which block: thin.py, winograd.py, sparse.py, or the kernels of its layers.
+"""The primitives on a CPU: Numba kernels. Here outputs are allocated and geometry is worked out; `choose` says which
+algorithm serves which block: thin.py, winograd.py, sparse.py, or the kernels of its layers.
 """
 
 import math

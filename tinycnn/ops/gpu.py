@@ -64,8 +64,8 @@ class Ops(reference.Ops):
 
     def _rows(self, name, rows, length, *args):
         """Run a kernel over `rows` rows of `length` elements."""
+        threads = min(BLOCK, -(-length // 32) * 32)
         if rows:
-            threads = min(BLOCK, -(-length // 32) * 32)
             self._launch(name, (-(-length // threads), min(rows, 65535)), (threads,), *args)
 
     # -- arrays ------------------------------------------------------------------------------------------------
@@ -138,7 +138,8 @@ class Ops(reference.Ops):
         (M, N), K = out.shape, a.shape[0 if ta else 1]
         handle, (one, beta) = cp.cuda.device.get_cublas_handle(), (self._scalars[i].ctypes.data for i in (1, beta))
         operands = one, b.data.ptr, b.shape[1], a.data.ptr, a.shape[1], beta, out.data.ptr, N
-        self._product(handle, int(tb), int(ta), N, M, K, *operands)
+        if M:  # of no images nothing is asked
+            self._product(handle, int(tb), int(ta), N, M, K, *operands)
 
     def _gemms(self, a, b, out, ta=False, beta=0):
         """The same for B matrices at a time, one behind the other: out (B, M, N) = op(a) b + beta out."""
