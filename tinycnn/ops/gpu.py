@@ -95,10 +95,10 @@ class Ops(reference.Ops):
             self._each("images_to_real", x.size, images, x)
             return x
         x = self.empty((len(rows), *images.shape[1:]), self.dtype)
-        size = x.size // len(rows)
-        moves = np.zeros((len(rows), 3), np.int64) if moves is None else moves
-        args = (images, self.put(rows), self.put(moves), x, len(rows), *images.shape[1:])
-        self._rows("gather_images", len(rows), size, *args)
+        still = self._scratch("moves", (len(rows), 3), np.int64)
+        still.fill(0)
+        args = (images, self.put(rows), still if moves is None else self.put(moves), x, len(rows), *images.shape[1:])
+        self._rows("gather_images", len(rows), x.size // len(rows), *args)
         return x
 
     def to_numpy(self, a):
