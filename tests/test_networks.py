@@ -141,7 +141,7 @@ def test_studies_that_do_not_belong_together_cost_no_report(several, tmp_path, c
     (tmp_path / "report.html").unlink()
     assert call(["--steps", 7, *FEW[2:], "--seeds", "2", "--out", tmp_path]) == 2
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and "steps 6" in error and "seed-2 7" in error
+    assert error.count("\n") == 2 and "steps 6" in error and "seed-2 7" in error
     assert (tmp_path / "report.html").exists() and read(tmp_path / "digits" / "seed-2" / "metrics.json")["steps"] == 7
 
 
