@@ -352,8 +352,8 @@ def test_traces_outlive_each_other():
 
 
 def test_a_trace_whose_workspace_was_used_again_is_outdated_and_says_so():
-    net, work = models.build("mnist", "cpu"), None
-    work, dy = net.workspace(), np.zeros((2, 10))
+    net, dy = models.build("mnist", "cpu"), np.zeros((2, 10))
+    work = net.workspace()
     old, layered = net.forward(X, work=work), net.forward(X)
     kept = old["fc2"]
     fresh = net.forward(X + 9, work=work)
@@ -444,7 +444,7 @@ def test_a_subclass_of_a_layer_runs_its_own_methods_everywhere(path):
 @pytest.mark.parametrize("pads", [((0, 2), (2, 0)), ((1, 1), (0, 1)), ((2, 1), (1, 0))])
 def test_any_padding_is_the_plain_one_of_an_image_with_borders(backend, pads):
     rng = np.random.default_rng(0)
-    x, bordered = rng.random((2, 7, 8, 2)), None
+    x = rng.random((2, 7, 8, 2))
     bordered = np.pad(x, ((0, 0), *pads, (0, 0)))
     for stride in (1, 2):
         own = Network(

@@ -104,7 +104,7 @@ class Network:
                 rows.append((name, *self.ops.algorithms(shape, w.shape, step.geometry)))
             else:
                 rows.append((step.name, "by itself", "", "", ""))
-            shape = self.shapes[step.output if isinstance(step, walk.FUSED) else step.name]
+            shape = self.shapes[walk.output(step)]
         return _table(rows)
 
     def check_params(self):

@@ -136,6 +136,11 @@ class InPlace:
 FUSED = (Block, InPlace)
 
 
+def output(step):
+    """Return the name of the layer whose output a step gives: a block's last."""
+    return step.output if isinstance(step, FUSED) else step.name
+
+
 def plan(layers, upto=None, work=None):
     """Return the steps to the layer called `upto` (default: the last) as a list.
 
@@ -167,7 +172,7 @@ def forward(net, x, upto=None, work=None, training=None):
     trace = Trace(net.ops, x, upto or net.layer_names[-1], work)
     for step in plan(net.layers, upto, work):
         x, cache = step.forward(net.ops, net.params.get(step.name), x, training)
-        name = step.output if isinstance(step, FUSED) else step.name
+        name = output(step)
         trace.steps[name], trace.outputs[name], trace.caches[name] = step, x, cache
     return trace
 

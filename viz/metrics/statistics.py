@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.special import ndtri, stdtrit
 
-from tinycnn.errors import InputError, as_array, is_number, shown
+from tinycnn.errors import InputError, as_array, is_number, is_whole, shown
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def interval(values, comparisons=1, level=0.95):
     values = as_array(values, "values", np.float64)
     if values.ndim != 1 or np.isinf(values).any():
         raise InputError(f"values: expected finite numbers in one row, got shape {values.shape}")
-    if not (is_number(comparisons) and comparisons >= 1):
+    if not is_whole(comparisons):
         raise InputError(f"comparisons: must be 1 or more, got {shown(comparisons)}")
     tail, undefined = _tail(level) / comparisons, int(np.isnan(values).sum())
     values = values[~np.isnan(values)]

@@ -11,7 +11,7 @@ import os
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from tinycnn.errors import InputError, as_array, check_labels, is_number, shown
+from tinycnn.errors import InputError, as_array, check_labels, is_number, is_whole, shown
 
 FLOATS_PER_CHUNK = 2**22  # 32 MiB of float64
 EXACT_COLUMNS = 1024  # of bytes minus 128: a sum of so many products is a whole number of at most 2^24
@@ -136,7 +136,7 @@ def border_colors(images, part=8):
     images = as_array(images, "images")
     if images.ndim != 4 or images.size == 0 or images.dtype.kind not in "uif":
         raise InputError(f"images: expected numbers (N, H, W, C), got {images.dtype} of shape {images.shape}")
-    if not (is_number(part) and part >= 3):
+    if not is_whole(part, 3):
         raise InputError(f"part: must be a whole number of 3 or more, got {shown(part)}")
     N, H, W, C = images.shape
     h, w = max(1, H // part), max(1, W // part)
