@@ -39,7 +39,7 @@ FORMULA = {"x": array(), "x0": 3, "x_step": 71, "y": array(), "y0": 1, "y_step":
 def pool(size, rectify, ties, slack, down=10**6, right=10**6):
     x = np.round(2 * array()) / 2 if ties else array()
     return {"x": x, "x0": 9, "row": 400, "down": down, "pixel": 40, "right": right, "b": array(), "b0": 1,
-            "rectify": rectify, "slack": np.full(400, slack, np.float32), "slack0": 2, "y": array(), "y0": 4,
+            "rectify": rectify, "slack": slack and np.full(400, slack, np.float32), "slack0": 2, "y": array(), "y0": 4,
             "switches": np.zeros(4000, np.uint8), "s0": 6, "length": 37, "size": size}  # fmt: skip
 
 
@@ -54,8 +54,8 @@ def cases():
     yield sparse.add_rows, {**SUMS, "onto": True}
     for size, loop in ((1, simd.pool1), (2, simd.pool2), (3, simd.pool3)):
         for ties in (False, True):
-            yield loop, pool(size, True, ties, -1)
-            yield loop, pool(size, False, ties, -1, down=400 if size == 3 else 0, right=40)
+            yield loop, pool(size, True, ties, None)
+            yield loop, pool(size, False, ties, None, down=400 if size == 3 else 0, right=40)
             yield loop, pool(size, True, ties, 1e-5)
     yield simd.rowwise(winograd._six, 6), {**FORMULA, "formula": winograd._six, "count": 6}
 
@@ -176,3 +176,76 @@ def take(conv, switches, block):
     i, j = np.divmod(switches.astype(int), block.window[1])
     _, _, top, left = windows(conv.shape[1:], *block[2:])
     return conv[n, r * block.pool_stride[0] - top + i, c * block.pool_stride[1] - left + j, k]
+
+
+# -- what is not finite, or outshines its image ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@settings(max_examples=60, deadline=None)
+@given(case=BLOCKS, odd=st.sampled_from([np.nan, np.inf, -np.inf, 1e4, -1e18, 1e36]), bias=st.sampled_from([0.0, 1.0]))
+def test_odd_pixels_reach_as_far_as_their_windows(exact, case, odd, bias):
+    """NaN and infinite where the reference is; what does not see a bright pixel knows nothing of it."""
+    block, rng, x, w = block_of(case)
+    block = block._replace(window=(1, 1), pool_stride=(1, 1))
+    x, w = x + rng.random(x.shape, np.float32), (w + rng.random(w.shape, np.float32)) / w[..., 0].size
+    at = (0, case["H"] // 2, case["W"] // 2, rng.integers(case["C"]))
+    usual = EXACT.conv2d(x.astype(float), w.astype(float), np.full(case["K"], bias))
+    x[at] = odd
+    b = np.full(case["K"], bias, np.float32)
+    with np.errstate(all="ignore"):
+        (y, _), (expected, _) = (ops.conv_relu_pool(x, w, b, block, Workspace(ops), exact) for ops in (CPU, REFERENCE))
+    np.testing.assert_array_equal(np.isnan(y), np.isnan(expected))
+    np.testing.assert_array_equal(np.isinf(y), np.isinf(expected))
+    seen, far = case["k"] // 2, np.ones(y.shape[1:3], bool)
+    far[max(0, at[1] - seen) : at[1] + seen + 1, max(0, at[2] - seen) : at[2] + seen + 1] = False
+    assert np.abs(y[0] - np.maximum(usual[0], 0))[far].max(initial=0) < 1e-4 * np.abs(usual).max()
+    assert np.abs(y[1] - np.maximum(usual[1], 0)).max() < 1e-5 * np.abs(usual).max()
+
+
+@settings(max_examples=60, deadline=None)
+@given(case=BLOCKS, odd=st.sampled_from([np.nan, np.inf, -np.inf, 1e36]), mask=st.booleans(), rectify=st.booleans())
+def test_on_the_way_back_too(case, odd, mask, rectify):
+    block, rng, x, w = block_of(case)
+    w += rng.random(w.shape, np.float32)
+    y, places = REFERENCE.conv_relu_pool(x, w, np.ones(case["K"], np.float32), block, Workspace(REFERENCE))
+    dy = rng.random(y.shape, np.float32)
+    at = (0, y.shape[1] // 2, y.shape[2] // 2, rng.integers(case["K"]))
+    dy[at], y[at] = odd, 1
+    found = []
+    with np.errstate(all="ignore"):
+        for ops in (CPU, REFERENCE):
+            args = (block, mask, rectify, Workspace(ops))
+            found.append(ops.conv_relu_pool_backward_data(w, y, places, dy, x.shape, *args))
+    np.testing.assert_array_equal(np.isnan(found[0]), np.isnan(found[1]))
+    np.testing.assert_array_equal(np.isinf(found[0]), np.isinf(found[1]))
+    finite = np.isfinite(found[1]) & (abs(found[1]) < 1e6)
+    np.testing.assert_allclose(found[0][finite], found[1][finite], rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("ops", [CPU, REFERENCE], ids=["cpu", "reference"])
+@pytest.mark.parametrize("window", [1, 2, 3, 4])
+def test_the_first_nan_of_a_window_wins(ops, window):
+    x = np.random.default_rng(0).standard_normal((3, 9, 9, 5)).astype(np.float32)
+    x[0, 4, 4], x[1, :, 3], x[2] = np.nan, np.nan, np.inf
+    x[2, ::3, ::2] = np.nan
+    y, places = ops.maxpool2d(x, (window, window), (2, 2))
+    _, _, top, left = windows((9, 9), (window, window), (2, 2), "SAME")
+    for n, r, c, k in np.ndindex(y.shape):
+        values = [(i * window + j, x[n, 2 * r - top + i, 2 * c - left + j, k]) for i, j in np.ndindex(window, window)
+                  if 0 <= 2 * r - top + i < 9 and 0 <= 2 * c - left + j < 9]  # fmt: skip
+        odd = [place for place, value in values if np.isnan(value)]
+        assert places[n, r, c, k] == (odd[0] if odd else max(values, key=lambda v: (v[1], -v[0]))[0])
+        assert np.isnan(y[n, r, c, k]) == bool(odd)
+
+
+def test_gradients_of_weights_that_would_overflow_on_the_way_are_those_of_plain_sums():
+    rng, block = np.random.default_rng(0), Block((1, 1), "SAME", (2, 2), (2, 2), "SAME")
+    x, w = np.float32(1e36) * rng.random((2, 12, 12, 16), np.float32), rng.random((3, 3, 16, 16), np.float32) * 1e-30
+    y, places = REFERENCE.conv_relu_pool(x, w, np.zeros(16, np.float32), block, Workspace(REFERENCE))
+    dy = rng.random(y.shape, np.float32)
+    assert CPU.algorithms(x.shape, w.shape, block).weights == "Winograd"
+    args = (x, w, y, places, dy, block)
+    found = [ops.conv_relu_pool_backward_weights(*args, Workspace(ops)) for ops in (CPU, REFERENCE)]
+    for ours, theirs in zip(*found):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4)

@@ -112,13 +112,13 @@ class Network:
 
         Every way to the kernels leads through here: they trust shapes, types and order, and do not look again.
         """
-        if set(self.params) != set(self._param_shapes):
+        if self.params.keys() != self._param_shapes.keys():
             raise InputError(
                 f"params must hold the layers {', '.join(self._param_shapes)}, got {', '.join(self.params)}"
             )
         for layer, shapes in self._param_shapes.items():
             p = self.params[layer]
-            if set(p) != set(shapes):
+            if p.keys() != shapes.keys():
                 raise InputError(f"params[{layer!r}] must hold {', '.join(shapes)}, got {', '.join(p)}")
             for name, shape in shapes.items():
                 a = p[name]
@@ -179,9 +179,8 @@ class Network:
         """
         x = check_images(x, self.input_shape, "x")
         upto = self.check_layer(self.layer_names[-1] if upto is None else upto)
-        own = _apart(self._batch(x), x)
         with work.lock if work else contextlib.nullcontext():
-            return walk.forward(self, own, upto, work, training)
+            return walk.forward(self, _apart(self._batch(x), x, work), upto, work, training)
 
     def _batch(self, x):
         """Images as the backend's array; numbers too large for its dtype are refused."""
@@ -384,11 +383,15 @@ def _shape(a):
     return tuple(a.shape if hasattr(a, "shape") else np.shape(a))
 
 
-def _apart(a, given):
+def _apart(a, given, work=None):
     """An array made of what a caller gave, or a copy where it is the same memory: the caller may change that."""
     both = isinstance(a, np.ndarray) and isinstance(given, np.ndarray)
-    shared = a is given or (both and np.may_share_memory(a, given))
-    return a.copy() if shared else a
+    if not (a is given or (both and np.may_share_memory(a, given))):
+        return a
+    own = a.copy() if work is None else work("x", a.shape, a.dtype)
+    if work is not None:
+        own[...] = a
+    return own
 
 
 def _table(rows, right=None):

@@ -23,7 +23,9 @@ SIGNALS = 96  # on their way back at a time
 
 
 class Trace:
-    """What one forward pass left behind: `trace[layer]` is that layer's output, as a NumPy array, not to be written to.
+    """What one forward pass left behind.
+
+    `trace[layer]` is that layer's output, a NumPy array: a copy if it lives in a workspace, else read-only.
 
     Attributes
     ----------
@@ -50,7 +52,9 @@ class Trace:
         with self.lock:
             self.check(layer)
             found = self.ops.to_numpy(self.outputs[layer])
-            found = found.copy() if self.work else found.view()
+            if self.work:
+                return found.copy()
+        found = found.view()
         found.flags.writeable = False
         return found
 

@@ -69,9 +69,10 @@ def project(net, x, layer, units="strongest", unpool=None, rule="deconvnet", pos
         one = np.arange(len(a)), ..., chosen[some]  # one map of each image
         if positions is not None:
             one = np.arange(len(a)), *positions[some].T, chosen[some]
-        dy = np.zeros_like(a)
-        dy[one] = a[one]
-        projection[some] = net.backward(trace, dy, at=layer, rule=rule)
+        kept = a[one]
+        a[...] = 0
+        a[one] = kept
+        projection[some] = net.backward(trace, a, at=layer, rule=rule)
     return projection, chosen
 
 

@@ -58,7 +58,7 @@ FAULTS = [
           "        out[i] = (i ^ 1) < n ? s[threadIdx.x] * b[i] : a[i] * b[i];\n    }"),
     Fault("add_bias: barrier in a loop that threads leave at different times", CU, "FOR_EACH(i, n) y[i] += b[i % K];",
           "FOR_EACH(i, n) {\n        y[i] += b[i % K];\n        __syncthreads();\n    }"),
-    Fault("pool: last of equal values wins", CU, "if (value > best) best = value, where", "if (value >= best) best = value, where"),
+    Fault("pool: last of equal values wins", CU, "if (value > best || (", "if (value >= best || ("),
     Fault("pool: switch counts columns first", CU, "where = i * kw + j;", "where = j * kw + i;"),
     Fault("pool: window not cut at the bottom", CU, "i1 = min(p.H - h, p.kh);", "i1 = p.kh;"),
     Fault("pool: usual window not asked whether it fits", CU, "if (KH && i1 - i0 == KH && j1 - j0 == KW)", "if (KH && i1 - i0 == KH)"),

@@ -35,13 +35,14 @@ def locate(x, n, r, c, kh, kw, tile):
 
 
 @njit
-def pool_image(x, b, rectify, slack, near, y, switches, n, pool):
+def pool_image(x, b, rectify, odd, slack, near, y, switches, n, pool):
     """Pool an image x (H, W, K or more) plus b into y[n] and switches[n], with a ReLU to `rectify`.
 
-    Values compare as the layers compare them, after the bias and rounded. The first of equals wins, padding never; a
-    window that the ReLU turns off is all zeros, and its first place wins. The usual windows are kept in registers.
+    Values compare as the layers compare them, after the bias and rounded. The first of equals wins, NaN before all,
+    padding never; a window that the ReLU turns off is all zeros, and its first place wins. The usual windows are kept
+    in registers, unless the image is `odd`: it may hold NaN.
 
-    near (OH, OW) tells where an error of slack (K,) might decide otherwise; below 0, it might nowhere.
+    near (OH, OW) tells where an error of slack (K,) might decide otherwise; both may be None.
     """
     kh, kw, sh, sw, top, left = pool
     H, W, width = x.shape
@@ -50,13 +51,16 @@ def pool_image(x, b, rectify, slack, near, y, switches, n, pool):
     for r in range(OH):
         for c in range(OW):
             h, v = r * sh - top, c * sw - left
-            if kh == kw and kh <= 3 and h >= 0 and v >= 0:
+            if kh == kw and kh <= 3 and h >= 0 and v >= 0 and not odd:
                 row, o, to = W * width, (h * W + v) * width, ((n * OH + r) * OW + c) * K
                 down, right = min(kh - 1, H - 1 - h) * row, min(kw - 1, W - 1 - v) * width
                 args = (flat, o, row, down, width, right, b, 0, rectify, slack, 0, pooled, to, switched, to, K)
-                near[r, c] = pool1(*args) if kh == 1 else pool2(*args) if kh == 2 else pool3(*args)
+                doubt = pool1(*args) if kh == 1 else pool2(*args) if kh == 2 else pool3(*args)
+                if near is not None:
+                    near[r, c] = doubt
                 continue
-            near[r, c] = slack[0] >= 0
+            if near is not None:
+                near[r, c] = True
             i0, i1, j0, j1 = max(0, -h), min(kh, H - h), max(0, -v), min(kw, W - v)
             for k in range(K):
                 first = i0 * kw + j0
@@ -64,7 +68,7 @@ def pool_image(x, b, rectify, slack, near, y, switches, n, pool):
                 for i in range(i0, i1):
                     for j in range(j0, j1):
                         value = x[h + i, v + j, k] + b[k]
-                        if value > best:
+                        if value > best or (value != value and best == best):
                             best, where = value, i * kw + j
                 if rectify and best <= 0:
                     best, where = x.dtype.type(0), first

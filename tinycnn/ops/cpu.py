@@ -130,24 +130,28 @@ class Ops(reference.Ops):
         if way == "layers":
             return super().conv_relu_pool_backward_weights(x, w, y, switches, dy, block, work)
         _, _, corner, pool = _corners(x.shape[1:], w.shape, block)
-        module = winograd if way == "Winograd" else sparse
-        return module.backward_weights(x, w, y, switches, dy, corner, pool, work)
+        args = (x, w, y, switches, dy, corner, pool, work)
+        if way == "Winograd":
+            dw, db = winograd.backward_weights(*args)
+            if np.isfinite(dw).all():
+                return dw, db
+        return sparse.backward_weights(*args)  # also what has overflowed on the way
 
     def conv_relu_pool_backward_data(self, w, y, switches, dy, shape, block, mask, rectify, work, out=None):
         way = choose(shape, w.shape, block).data
         if way == "layers":
-            args = (w, y, switches, dy, shape, block, mask, rectify, work, out)
-            return super().conv_relu_pool_backward_data(*args)
+            return super().conv_relu_pool_backward_data(w, y, switches, dy, shape, block, mask, rectify, work, out)
         _, _, corner, pool = _corners(shape[1:], w.shape, block)
         dx = work("dx", (len(dy), *shape[1:]), dy.dtype) if out is None else out
         if way == "Winograd" and mask and not rectify and len(dy) == len(y):
             winograd.backward_data(w, y, switches, dy, dx, corner, pool, work)
-        else:
-            sparse.backward_data(w, y, switches, dy, dx, corner, pool, mask, rectify, work)
+        elif not sparse.backward_data(w, y, switches, dy, dx, corner, pool, mask, rectify, work):
+            return super().conv_relu_pool_backward_data(w, y, switches, dy, shape, block, mask, rectify, work, dx)
         return dx
 
     def largest(self, dx, out):
-        run(kernels.largest, dx, out, size=dx.size)
+        whole = np.dtype(f"i{dx.itemsize}")
+        run(kernels.largest, dx.view(whole), out.view(whole), size=dx.size)
 
 
 def choose(shape, w_shape, block):

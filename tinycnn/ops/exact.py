@@ -22,43 +22,127 @@ rows of B', |V_e| <= b_e F, F the norm of a whole tile of x. Errors of different
 It scales with |x| |w|, as the errors do, whatever cancels. With 1 for BOUND the largest seen is 0.47 of it, usually 0.1
 to 0.3. (All roundings in one direction would be some hundred times more; they never are.) Two outputs differ by two
 errors, and the bias adds its own rounding.
+
+A bound by a tile's norm is a poor one for an output that does not see what is large in the tile. So an odd tile, one
+that outshines its image, or is not finite, or would overflow on the way, is done again by plain sums (`mend`): a bright
+pixel's error stays with it, and NaN and infinity spread as far as windows reach.
 """
 
 import numpy as np
 from numba import njit
 
 from .block import locate
+from .parallel import kernel
 from .simd import dots1
 
 BOUND = 0.75
+BRIGHT = 128  # times the norm of a usual window: what outshines an image
+FEW = 5  # not more than one in so many rows, or columns, is not what an image is like
+GROWTH = 1e7  # no number on the way is more than this times F |w|
 
 
-def slacks(U, B, A, w, b):
-    """(per, least), each (K,): outputs of filter k that differ by more than F per[k] + least[k] differ in plain sums.
+@kernel
+def slacks(U, points, w, b, per, least):
+    """Fill per and least (K,): outputs of filter k that differ by more than F per[k] + least[k] differ in plain sums.
 
-    U (n, n, C, K or more) are the transformed weights, B' (n, n) and A' (4, n) the other transforms.
+    U (n^2, C, K or more) are the transformed weights, points (16, n^2) the squares of a b for each output of a tile.
     """
-    unit = np.finfo(w.dtype).eps / 2
-    points = (A**2 * (B**2).sum(1)).astype(w.dtype)  # (4, n): squares of a b
-    squares = np.einsum("ijck,ijck->ijk", U, U)[..., : len(b)]  # no BLAS: its threads would keep the cores busy
-    squares = np.einsum("pi,qik->pqk", points, np.einsum("qj,ijk->qik", points, squares))
-    sizes = np.sqrt(np.einsum("ijck,ijck->k", w, w))  # no output is more than F times this
-    return unit * (2 * BOUND * np.sqrt(squares.max((0, 1))) + 4 * sizes), 4 * unit * abs(b)
+    (_, C, width), K, unit = U.shape, len(b), np.finfo(w.dtype).eps / 2
+    square, sums, sizes = np.empty(K, w.dtype), np.zeros((len(points), K), w.dtype), np.zeros(K, w.dtype)
+    transformed, weights = U.reshape(-1), w.reshape(-1)
+    for e in range(len(U)):
+        square[:] = 0
+        for o in range(e * C * width, (e + 1) * C * width, width):
+            for k in range(K):
+                square[k] += transformed[np.uintp(o + k)] * transformed[np.uintp(o + k)]
+        for p in range(len(points)):
+            for k in range(K):
+                sums[p, k] += points[p, e] * square[k]
+    for o in range(0, len(weights), K):
+        for k in range(K):
+            sizes[k] += weights[np.uintp(o + k)] * weights[np.uintp(o + k)]
+    for k in range(K):  # no output is more than F times its filter's size
+        per[k] = unit * (2 * BOUND * np.sqrt(sums[:, k].max()) + 4 * np.sqrt(sizes[k]))
+        least[k] = 4 * unit * abs(b[k])
+
+
+@kernel
+def limits(w, b):
+    """(the norm of windows that the largest bias outweighs, the F at which a tile might overflow on the way)."""
+    flat, square, limit = w.reshape(-1), np.empty(1, w.dtype), np.finfo(w.dtype)
+    dots1(flat, 0, 0, flat, 0, 0, square, 0, 0, len(flat))
+    size = max(np.sqrt(square[0]), limit.tiny)
+    return np.abs(b).max() * np.sqrt(len(b)) / size, limit.max / (GROWTH * size)
 
 
 @njit
-def largest_tile(x, n, size, top, left):
-    """F: the largest norm of the tiles of image n, which are `size` wide and begin 4 apart."""
+def mend(x, n, y, g, w, corner, limits, exact):
+    """Do the odd tiles of image n again, by plain sums to y[g]; return (F of the others, if `exact`; were there any).
+
+    A tile is as wide as 4 windows; tiles begin 4 apart. It is odd beyond BRIGHT times what a bias outweighs, or windows
+    have in one of FEW rows and columns; what is black does not count. w (k, k, C, K or more) are the weights.
+    """
     H, W, C = x.shape[1:]
-    flat, square, sums = x.reshape(-1), np.empty(1, x.dtype), np.zeros(((H + 3) // 4, (W + 3) // 4), x.dtype)
+    size, flat, squares, most = len(w) + 3, x.reshape(-1), np.empty(H * W, x.dtype), x.dtype.type(0)
+    for p in range(H * W):
+        o = (n * H * W + p) * C
+        dots1(flat, o, 0, flat, o, 0, squares, p, 0, C)
+    squares = squares.reshape(H, W)
+    rows, columns = np.zeros(H, x.dtype), np.zeros(W, x.dtype)
     for h in range(H):
         for v in range(W):
-            o = ((n * H + h) * W + v) * C
-            dots1(flat, o, 0, flat, o, 0, square, 0, 0, C)
-            for r in range(max(0, (h + top - size + 4) // 4), min(len(sums), (h + top) // 4 + 1)):
-                for c in range(max(0, (v + left - size + 4) // 4), min(sums.shape[1], (v + left) // 4 + 1)):
-                    sums[r, c] += square[0]
-    return np.sqrt(sums.max())
+            rows[h] += squares[h, v]
+            columns[v] += squares[h, v]
+        most = max(most, rows[max(0, h + 1 - size) : h + 1].sum())
+    total = rows.sum()  # neither NaN nor infinite if all is well, and no tile has more than `most`
+    rows /= W
+    columns /= H
+    if not exact and total < np.inf and _usual(most, rows, columns, len(w), limits):
+        return most, False
+    largest, odd = x.dtype.type(0), False
+    for r in range(0, H, 4):
+        for c in range(0, W, 4):
+            h0, v0 = r - corner[0], c - corner[1]
+            total = squares[max(0, h0) : h0 + size, max(0, v0) : v0 + size].sum()
+            if _usual(total, rows, columns, len(w), limits):
+                largest = max(largest, total)
+                continue
+            odd = True
+            for h in range(r, min(r + 4, H)):
+                for v in range(c, min(c + 4, W)):
+                    _convolve(x, n, h - corner[0], v - corner[1], w, y[g, h, v])
+    return np.sqrt(largest), odd
+
+
+@njit
+def _usual(square, rows, columns, k, limits):
+    """Whether a tile of this squared norm is like the rest of its image; no comparison with NaN holds."""
+    if not np.sqrt(square) < limits[1]:
+        return False
+    pixel = square / (BRIGHT * k) ** 2
+    return square <= (BRIGHT * limits[0]) ** 2 or (_reached(rows, pixel) and _reached(columns, pixel))
+
+
+@njit
+def _reached(lines, square):
+    """Whether more than one line, and one in FEW, of those that are not black are that bright in the mean."""
+    count = lit = 0
+    for line in lines:
+        lit += line > 0
+        count += line >= square
+    return count > max(lit // FEW, min(lit - 1, 1))
+
+
+@njit
+def _convolve(x, n, r, c, w, y):
+    """y (K or more) = the products of all filters with the window of image n at (r, c)."""
+    (H, W), (kh, kw, C, K) = x.shape[1:3], w.shape
+    total = np.zeros(K, x.dtype)
+    for i in range(max(0, -r), min(kh, H - r)):
+        for j in range(max(0, -c), min(kw, W - c)):
+            for q in range(C):
+                total += x[n, r + i, c + j, q] * w[i, j, q]
+    y[:] = total[: len(y)]
 
 
 @njit
@@ -88,7 +172,7 @@ def settle(conv, x, n, filters, corner, b, slack, near, y, switches, pool):
                 continue
             twins[:] = -1
             for k in range(K):
-                if rivals[k] == 0:
+                if rivals[k] == 0 or y[n, r, c, k] != y[n, r, c, k]:
                     continue
                 chosen[:], candidates, first = False, 0, kh * kw
                 for e in range(size):

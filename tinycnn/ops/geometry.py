@@ -5,6 +5,7 @@ bottom and right. VALID never pads: out = floor((in - kernel) / stride) + 1. Any
 ((top, bottom), (left, right)), and gives out = floor((in + before + after - kernel) / stride) + 1.
 """
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -32,6 +33,7 @@ def pads(shape, kernel, stride, padding):
     return tuple((t // 2, t - t // 2) for t in total)
 
 
+@functools.lru_cache(1024)
 def windows(shape, kernel, stride, padding):
     """Return (OH, OW, pad_top, pad_left) for an image of `shape` (H, W, ...)."""
     (top, bottom), (left, right) = pads(shape, kernel, stride, padding)

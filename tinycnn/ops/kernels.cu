@@ -116,7 +116,7 @@ __device__ real first_maximum(const real* corner, const Pool& p, int i0, int i1,
 #pragma unroll
         for (int j = j0; j < j1; ++j) {
             real value = element(corner[(i * p.W + j) * p.C], bias, rectify);
-            if (value > best) best = value, where = i * kw + j;
+            if (value > best || (value != value && best == best)) best = value, where = i * kw + j;  // NaN before all
         }
     return best;
 }

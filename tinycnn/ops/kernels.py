@@ -11,7 +11,7 @@ from numba import njit
 from .block import copy_window, pool_image
 from .matmul import ROWS, multiply, multiply_transposed, pack
 from .parallel import kernel
-from .simd import LANES
+from .simd import LANES, dots1
 
 FEW = 10  # images for which packing a matrix pays
 UNPACKED = 16  # rows of a matrix that fewer images are multiplied with at a time
@@ -118,10 +118,12 @@ def conv2d_backward_weights(part, parts, x, dy, dws, dbs, kh, kw, sh, sw, top, l
 @kernel
 def maxpool2d(part, parts, x, y, switches, kh, kw, sh, sw, top, left):
     b = np.full(y.shape[3], x.dtype.type(-0.0))  # which, added, leaves a zero's sign as it is
-    near, never = np.empty(y.shape[1:3], np.bool_), np.full(y.shape[3], x.dtype.type(-1))
+    flat, size, square = x.reshape(-1), x[0].size, np.empty(1, x.dtype)
     first, last = share(len(x), part, parts)
     for n in range(first, last):
-        pool_image(x[n], b, False, never, near, y, switches, n, (kh, kw, sh, sw, top, left))
+        dots1(flat, n * size, 0, flat, n * size, 0, square, 0, 0, size)
+        odd = not square[0] < np.inf
+        pool_image(x[n], b, False, odd, None, None, y, switches, n, (kh, kw, sh, sw, top, left))
 
 
 @kernel
@@ -149,9 +151,12 @@ def unpool2d(part, parts, dy, switches, dx, kh, kw, sh, sw, top, left):
 
 @kernel
 def largest(part, parts, dx, out):
-    """out (N, H, W) = max(out, |dx| over colours and signals)."""
+    """out (N, H, W) = max(out, |dx| over colours and signals), both seen as whole numbers of their bits.
+
+    Without their sign these are in the order of the floats, and NaN comes last.
+    """
     N, H, W = out.shape
-    C = dx.shape[3]
+    C, unsigned = dx.shape[3], np.iinfo(dx.dtype).max
     first, last = share(N * H, part, parts)
     for row in range(first, last):
         n, h = row // H, row % H
@@ -160,7 +165,7 @@ def largest(part, parts, dx, out):
             pixels = dx[s, h].reshape(-1)
             for v in range(W):
                 for k in range(C):
-                    best[v] = max(best[v], abs(pixels[np.uintp(v * C + k)]))
+                    best[v] = max(best[v], pixels[np.uintp(v * C + k)] & unsigned)
 
 
 # -- dense -----------------------------------------------------------------------------------------------------------

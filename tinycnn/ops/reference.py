@@ -44,6 +44,8 @@ class Ops:
 
     def asarray(self, a):
         """`a` itself if kernels can take it: of the working dtype, in order, to be written to; else a copy."""
+        if type(a) is np.ndarray and a.dtype == self.dtype and a.flags.carray:
+            return a  # as nearly always: asked at each pass
         return np.require(np.asarray(a, self.dtype), requirements="CAW")
 
     def put(self, a):

@@ -234,8 +234,10 @@ def _pool(size):
     def pool(typingctx, x, x0, row, down, pixel, right, b, b0, rectify, slack, slack0, y, y0, switches, s0, length):
         """Pool one window, all channels: bias, the FIRST maximum and, to `rectify`, ReLU, after which all may be 0.
 
+        NaN is not looked for.
+
         What hangs over the image, farther than `down` or `right`, never wins. Returns whether an error of slack[k]
-        might decide otherwise somewhere: see `_near`.
+        might decide otherwise somewhere: see `_near`. It may be None, then nobody asks.
 
         >>> places = [(i * row, j * pixel) for i in range(size) for j in range(size)]
         >>> values = np.array([x[x0 + o + q :][:length] + b[b0:][:length] for o, q in places])
@@ -243,16 +245,18 @@ def _pool(size):
         >>> y[y0:][:length] = np.maximum(values.max(0), 0) if rectify else values.max(0)
         >>> switches[s0:][:length] = (np.maximum(values, 0) if rectify else values).argmax(0)
         >>> second, best = np.sort(np.vstack([0 * values[0] - np.inf, values]), 0)[-2:]
-        >>> doubt = slack[slack0:][:length]
+        >>> doubt = -1 if slack is None else slack[slack0:][:length]
         >>> result = ((best >= -doubt) & ((best - second <= doubt) | (best <= doubt))).any()
         """
+        asked = isinstance(slack, numba.types.Array)
         signature = numba.boolean(
             x, int64, int64, int64, int64, int64, b, int64, numba.boolean, slack, int64,
             y, int64, switches, int64, int64,
         )  # fmt: skip
 
         def codegen(context, builder, sig, args):
-            x, b, slack, y, switches = pointers(context, builder, sig, args, 0, 6, 9, 11, 13)
+            x, b, y, switches = pointers(context, builder, sig, args, 0, 6, 11, 13)
+            (slack,) = pointers(context, builder, sig, args, 9) if asked else [None]
             rectify, length = args[8], args[15]
             real, item = element(context, sig)
             flag, byte = ir.IntType(32), ir.IntType(8)
@@ -286,11 +290,12 @@ def _pool(size):
                         loser, best = builder.select(wins, best, value), builder.select(wins, value, best)
                         where = builder.select(wins, constant(flag, i), where)
                         second = builder.select(builder.fcmp_ordered(">", loser, second), loser, second)
-                    close = _near(builder, best, second, load(slack, k), constant(real, 0.0))
-                    if wide > 1:
-                        close = builder.bitcast(close, ir.IntType(wide))
-                        close = builder.icmp_unsigned("!=", close, ir.Constant(ir.IntType(wide), 0))
-                    builder.store(builder.or_(builder.load(near), close), near)
+                    if asked:
+                        close = _near(builder, best, second, load(slack, k), constant(real, 0.0))
+                        if wide > 1:
+                            close = builder.bitcast(close, ir.IntType(wide))
+                            close = builder.icmp_unsigned("!=", close, ir.Constant(ir.IntType(wide), 0))
+                        builder.store(builder.or_(builder.load(near), close), near)
                     limit = builder.select(rectify, constant(real, 0.0), constant(real, float("-inf")))
                     off = builder.fcmp_ordered("<=", best, limit)
                     best, where = builder.select(off, limit, best), builder.select(off, constant(flag, 0), where)

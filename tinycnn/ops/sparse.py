@@ -17,7 +17,7 @@ from . import simd
 from .block import copy_window
 from .kernels import share
 from .parallel import PARTS, kernel, run, threads
-from .simd import LANES, add_window, int64, number, round_up, vector_at
+from .simd import LANES, add_window, dots1, int64, number, round_up, vector_at
 
 VECTORS = 5  # summed together: 10 of AVX2's 16 registers
 BLOCK = VECTORS * LANES
@@ -149,6 +149,7 @@ def backward_data(w, y, switches, dy, dx, corner, pool, mask, rectify, work):
     """Fill dx (S*N, H, W, C) for S signals dy (S*N, OH, OW, K) per image: signal s of image n is number s * N + n.
 
     `corner` is the convolution's padding (top, left), `pool` as in block.py; mask and rectify are the ReLU's rule.
+    Returns whether dx is finite: what is not, times the zeros behind a window's row, has gone beyond it.
     """
     kh, kw, C, K = w.shape
     _, H, W, _ = dx.shape
@@ -168,8 +169,10 @@ def backward_data(w, y, switches, dy, dx, corner, pool, mask, rectify, work):
         work("sums", (threads(), group, filters.shape[1]), dy.dtype),
         work("totals", (threads(), K), dy.dtype),
     )
-    args = (filters, y, switches, dy, dx, mask, rectify, (kh, kw), length, corner, pool)
+    odd = np.zeros(1, np.bool_)
+    args = (filters, y, switches, dy, dx, mask, rectify, (kh, kw), length, corner, pool, odd)
     run(_backward_data, *args, scratch=scratch)
+    return not odd[0]
 
 
 @njit
@@ -217,7 +220,7 @@ def _end_row(back, start, h, window, corner, width, pixels, n, H, W, C):
 @kernel
 def _backward_data(
     part, parts, back, units, channels, counts, factors, sums, totals,
-    w, y, switches, dy, dx, mask, rectify, window, length, corner, pool,
+    w, y, switches, dy, dx, mask, rectify, window, length, corner, pool, odd,
 ):  # fmt: skip
     (N, OH, OW, K), (H, W, C) = y.shape, dx.shape[1:]
     (ch, cw), (kh, kw, sh, sw, top, left) = window, pool
@@ -226,6 +229,7 @@ def _backward_data(
     S = len(dy) // N
     groups = (S + group - 1) // group
     table, order = np.empty(kh * kw, np.int64), np.arange(longest).astype(np.int32)
+    square = np.empty(1, dy.dtype)
     floor = dy.dtype.type(0 if mask else -1)  # a ReLU's output is never below 0: without a mask every unit is above it
     idle = dy.dtype.type(0 if S == 1 else np.nan)  # nothing equals NaN: of several signals every unit sends something
     # all flat: a slice costs more than what is done with it
@@ -275,3 +279,8 @@ def _backward_data(
         for h in range(H, H + corner[0]):
             for s in range(count_of_signals):
                 _end_row(back, s * size, h, window, corner, width, pixels, (s0 + s) * N + n, H, W, C)
+        for s in range(count_of_signals):
+            o = ((s0 + s) * N + n) * H * W * C
+            dots1(pixels, o, 0, pixels, o, 0, square, 0, 0, H * W * C)
+            if not square[0] < np.inf:
+                odd[0] = True

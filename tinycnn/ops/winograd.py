@@ -23,10 +23,10 @@ import numpy as np
 from numba import njit
 
 from .block import locate, pool_image, unpool_image
-from .exact import largest_tile, settle, slacks
+from .exact import limits, mend, settle, slacks
 from .kernels import share
 from .parallel import PARTS, kernel, run, threads
-from .simd import LANES, products4, products6, round_up, rowwise, whole_vectors
+from .simd import LANES, dots1, products4, products6, round_up, rowwise, whole_vectors
 
 TILES = 48  # that are taken together, a multiple of 6: what they are transformed to stays in the last cache
 FEWER = 24  # the same where the weights' gradient is read and written for each of these chunks
@@ -44,15 +44,14 @@ G = {
 
 def forward(x, w, b, y, switches, corner, pool, work, exact=False):
     """Fill y and switches with the pooled block; `corner` is the padding (top, left), `pool` as in block.py."""
-    k = len(w)
-    kernels, U = _kernels(k), transform_weights(whole_vectors(w))
-    filters, per, least = np.empty((0,) * 4, w.dtype), np.empty(0, w.dtype), np.full(b.shape, w.dtype.type(-1))
+    k, weights = len(w), whole_vectors(w)
+    U, per, least = transform_weights(weights), np.empty_like(b), np.empty_like(b)
+    filters = np.empty((0,) * 4, w.dtype)
     if exact:
-        n = k + 3
         filters = np.ascontiguousarray(w.transpose(3, 0, 1, 2))
-        per, least = slacks(U.reshape(n, n, *U.shape[1:]), kernels.B, kernels.A, w, b)
-    args = (x, U, filters, per, least, b, y, switches, corner, pool)
-    run(kernels.forward, *args, scratch=_scratch(x, w.shape[3], k, work))
+        slacks(U, _kernels(k).points.astype(w.dtype), w, b, per, least)
+    args = (x, U, weights, limits(w, b), exact, filters, per, least, b, y, switches, corner, pool)
+    run(_kernels(k).forward, *args, scratch=_scratch(x, w.shape[3], k, work))
 
 
 def backward_weights(x, w, y, switches, dy, corner, pool, work):
@@ -69,10 +68,10 @@ def backward_weights(x, w, y, switches, dy, corner, pool, work):
 
 def backward_data(w, y, switches, dy, dx, corner, pool, work):
     """Fill dx, the gradient at the input, for a gradient dy at the pooled output y."""
-    flipped = transform_weights(whole_vectors(w[::-1, ::-1].transpose(0, 1, 3, 2)))
-    corner = len(w) - 1 - corner[0], len(w) - 1 - corner[1]
-    scratch = _scratch(dx, w.shape[3], len(w), work)
-    run(_kernels(len(w)).backward_data, flipped, y, switches, dy, dx, corner, pool, scratch=scratch)
+    flipped = whole_vectors(w[::-1, ::-1].transpose(0, 1, 3, 2))
+    U, corner = transform_weights(flipped), (len(w) - 1 - corner[0], len(w) - 1 - corner[1])
+    args = (U, flipped, limits(w, np.zeros(1, w.dtype)), y, switches, dy, dx, corner, pool)
+    run(_kernels(len(w)).backward_data, *args, scratch=_scratch(dx, w.shape[3], len(w), work))
 
 
 def transform_weights(w):
@@ -264,31 +263,37 @@ def _kernels(k):
 
     @kernel
     @sized
-    def forward(part, parts, conv, v, out, x, U, filters, per, least, b, y, switches, corner, pool):
+    def forward(part, parts, conv, v, out, x, U, w, limits, exact, filters, per, least, b, y, switches, corner, pool):
         tile, d = np.empty(n * n * v.shape[2], x.dtype), np.empty(n * n * v.shape[2], x.dtype)
-        near, slack = np.empty(y.shape[1:3], np.bool_), least
+        near, slack = np.empty(y.shape[1:3], np.bool_), np.empty_like(least)
         first, last = share(len(x), part, parts)
         for n0 in range(first, last, len(conv)):
             images = min(len(conv), last - n0)
             convolve(x, n0, conv, 0, images, U, corner, v, out, tile, d)
             for g in range(images):
-                if len(filters):
-                    slack = least + per * largest_tile(x, n0 + g, n, corner[0], corner[1])
-                pool_image(conv[g], b, True, slack, near, y, switches, n0 + g, pool)
-                if len(filters):
+                largest, odd = mend(x, n0 + g, conv, g, w, corner, limits, exact)
+                if not exact:
+                    pool_image(conv[g], b, True, odd, None, None, y, switches, n0 + g, pool)
+                else:
+                    slack[:] = least + per * largest
+                    pool_image(conv[g], b, True, odd, slack, near, y, switches, n0 + g, pool)
                     settle(conv[g], x, n0 + g, filters, corner, b, slack, near, y, switches, pool)
 
     @kernel
     @sized
-    def backward_data(part, parts, signal, v, out, U, y, switches, dy, dx, corner, pool):
+    def backward_data(part, parts, signal, v, out, U, w, limits, y, switches, dy, dx, corner, pool):
         tile, d = np.empty(n * n * v.shape[2], dx.dtype), np.empty(n * n * v.shape[2], dx.dtype)
-        db = np.zeros(dy.shape[3], dy.dtype)
+        db, flat, size, square = np.zeros(dy.shape[3], dy.dtype), dy.reshape(-1), dy[0].size, np.empty(1, dy.dtype)
         first, last = share(len(dx), part, parts)
         for n0 in range(first, last, len(signal)):
             images = min(len(signal), last - n0)
             for g in range(images):
                 unpool_image(y, switches, dy, n0 + g, signal, g, db, pool)
             convolve(signal, 0, dx, n0, images, U, corner, v, out, tile, d)
+            for g in range(images):
+                dots1(flat, (n0 + g) * size, 0, flat, (n0 + g) * size, 0, square, 0, 0, size)
+                if not np.sqrt(square[0]) < limits[1]:  # bright ones are left: a signal is often that of one unit
+                    mend(signal, g, dx, n0 + g, w, corner, limits, False)
 
     @kernel
     @sized
@@ -314,6 +319,6 @@ def _kernels(k):
                 _correlate(v, s, dU[part], count)
 
     return SimpleNamespace(
-        B=B, A=A, weights=weights, weights_back=weights_back,
+        points=np.kron(*[A**2 * (B**2).sum(1)] * 2), weights=weights, weights_back=weights_back,
         forward=forward, backward_data=backward_data, backward_weights=backward_weights,
     )  # fmt: skip
