@@ -81,8 +81,8 @@ def _check_threads():
         count = 0
     if count < 1:
         raise InputError(
-            f"environment variable NUMBA_NUM_THREADS: expected a whole number of at least 1, got {shown(text)}; unset it "
-            "to use all cores"
+            f"environment variable NUMBA_NUM_THREADS: expected a whole number of at least 1, got {shown(text)}; unset "
+            "it to use all cores"
         )
 
 

@@ -73,9 +73,10 @@ def _without(error):
         _said.append(error)
         why = " ".join(str(error).split()) or type(error).__name__
         logging.getLogger("tinycnn").warning(
-            "tinycnn: compiled code cannot be kept on disk, every process compiles again (%s); set NUMBA_CACHE_DIR to a "
-            "folder that can be written to", why
-        )  # fmt: skip
+            "tinycnn: compiled code cannot be kept on disk, each process compiles again (%s); set NUMBA_CACHE_DIR to "
+            "a folder that can be written to",
+            why,
+        )
 
 
 def kernel(function):

@@ -1,8 +1,9 @@
 """Inner loops as LLVM vectors: sums that stay in registers, as no compiler finds by itself.
 
 All arrays are flat, and the offset where to begin follows each: a slice would cost as much as the sum. Only their
-address is used, so `intrinsic` refuses what is not contiguous or of another dtype. A vector of LANES elements becomes as many registers as the processor needs. Every loop's docstring
-says it in plain NumPy; tests/test_kernels.py runs both.
+address is used, so `intrinsic` refuses what is not contiguous or of another dtype. A vector of LANES elements becomes
+as many registers as the processor needs. Every loop's docstring says it in plain NumPy; tests/test_kernels.py runs
+both.
 """
 
 import functools
