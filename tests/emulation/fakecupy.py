@@ -418,7 +418,7 @@ runtime = _module(".runtime", CUDARuntimeError=CUDARuntimeError, getDeviceCount=
                   getDeviceProperties=_properties, driverGetVersion=lambda: 13000,
                   runtimeGetVersion=lambda: 13000)  # fmt: skip
 memory = _module(".memory", OutOfMemoryError=OutOfMemoryError)
-device = _module(".device", get_cublas_handle=threading.get_ident)
+device = _module(".device", get_cublas_handle=lambda: threading.get_ident())
 cuda = _module("", Device=Device, cublas=cublas, device=device, memory=memory, runtime=runtime)
 
 
