@@ -11,6 +11,7 @@ import ctypes
 import functools
 import math
 import sys
+import threading
 import weakref
 from types import ModuleType, SimpleNamespace
 
@@ -41,7 +42,7 @@ class Emulator:
         How kernels run, see host.Module.
     counts : Counter
         "launches", "allocations", "h2d" and "d2h" (transfers to and from the device), "h2d_bytes", "d2h_bytes", "gemm",
-        and the launches of each kernel by its name.
+        and the launches of each kernel by its name; "tf32", products whose factors a device would round.
     modules : list of RawModule
         Those that were built.
     """
@@ -50,10 +51,12 @@ class Emulator:
         self.devices, self.limit, self.order, self.mode = 0, 1 << 34, None, host.MODE
         self.counts, self.modules = collections.Counter(), []
         self.buffers, self.damage = weakref.WeakSet(), []
+        self.modes, self.lock = {}, threading.RLock()  # of cuBLAS's handles; held while the one stream does something
 
     @property
     def used(self):
-        return sum(b.nbytes for b in self.buffers)
+        with self.lock:
+            return sum(b.nbytes for b in self.buffers)
 
     def report_damage(self):
         """Raise if a red zone of an allocation that has been freed since was overwritten."""
@@ -62,6 +65,17 @@ class Emulator:
 
 
 emulator = Emulator()
+
+
+def in_stream(function):
+    """One thing after another, whichever thread asks."""
+
+    @functools.wraps(function)
+    def waiting(*args, **kwargs):
+        with emulator.lock:
+            return function(*args, **kwargs)
+
+    return waiting
 
 
 class CUDARuntimeError(RuntimeError):
@@ -82,6 +96,7 @@ class OutOfMemoryError(MemoryError):
 class Buffer:
     """An allocation between two red zones; `written` says of each byte whether it was, for checked kernels."""
 
+    @in_stream
     def __init__(self, nbytes):
         if emulator.used + nbytes > emulator.limit:
             raise OutOfMemoryError(f"Out of memory allocating {nbytes:,} bytes (allocated so far: {emulator.used:,}).")
@@ -163,6 +178,9 @@ class ndarray:  # noqa: N801
         out = empty(self.shape, self.dtype)
         out._write(self._read())
         return out
+
+    def __reduce__(self):
+        return asarray, (self.get(),)
 
     def fill(self, value):
         self._write(_scalar(value))
@@ -264,6 +282,7 @@ class RawModule:
         return functools.partial(_launch, module, name)
 
 
+@in_stream
 def _launch(module, name, grid, block, args):
     parameters = module.signatures[name]
     if not all(isinstance(v, tuple) and 1 <= len(v) <= 2 for v in (grid, block)):
@@ -307,10 +326,12 @@ def _argument(what, p, a):
 
 # -- cuBLAS ----------------------------------------------------------------------------------------------------------
 
+CUBLAS_TF32 = 3
 GEMM = "handle transa transb m n k alpha A lda B ldb beta C ldc"
 BATCHED = "handle transa transb m n k alpha A lda strideA B ldb strideB beta C ldc strideC batchCount"
 
 
+@in_stream
 def _gemm(dtype, names, *args):
     """C = alpha op(A) op(B) + beta C on addresses of column-major matrices, or of a batch of them."""
     v = SimpleNamespace(strideA=0, strideB=0, strideC=0, batchCount=1)
@@ -326,6 +347,8 @@ def _gemm(dtype, names, *args):
     product = alpha * (a._read() @ b._read())
     c._write(product + beta * c._read() if beta else product)
     emulator.counts["gemm"] += 1
+    if emulator.modes.get(v.handle) == CUBLAS_TF32 and dtype == np.float32:
+        emulator.counts["tf32"] += 1
 
 
 def _matrices(dtype, address, rows, columns, ld, stride, batch, transposed=False):
@@ -389,13 +412,13 @@ gemms = {
     for letter, dtype in (("s", "float32"), ("d", "float64"))
     for suffix, names in (("", GEMM), ("StridedBatched", BATCHED))
 }
-cublas = _module(".cublas", **gemms, setMathMode=lambda handle, mode: None,
-                 CUBLAS_DEFAULT_MATH=0, CUBLAS_TF32_TENSOR_OP_MATH=3)  # fmt: skip
+cublas = _module(".cublas", **gemms, setMathMode=lambda handle, mode: emulator.modes.update({handle: mode}),
+                 CUBLAS_DEFAULT_MATH=0, CUBLAS_TF32_TENSOR_OP_MATH=CUBLAS_TF32)  # fmt: skip
 runtime = _module(".runtime", CUDARuntimeError=CUDARuntimeError, getDeviceCount=_device_count,
                   getDeviceProperties=_properties, driverGetVersion=lambda: 13000,
                   runtimeGetVersion=lambda: 13000)  # fmt: skip
 memory = _module(".memory", OutOfMemoryError=OutOfMemoryError)
-device = _module(".device", get_cublas_handle=lambda: 1)
+device = _module(".device", get_cublas_handle=lambda: threading.get_ident())
 cuda = _module("", Device=Device, cublas=cublas, device=device, memory=memory, runtime=runtime)
 
 

@@ -5,8 +5,9 @@
 
 import functools
 import importlib
+import os
 
-from ..errors import InputError, choose
+from ..errors import InputError, choose, shown
 
 BACKENDS = {  # modules of this package, imported when one is asked for
     "reference": ".reference",  # plain NumPy, written to be read; slow
@@ -62,7 +63,7 @@ def get_ops(name="auto", dtype="float32"):
     dtype : "float32" or "float64"
 
     Returns an object with the methods of `tinycnn.ops.reference.Ops`; raises InputError for an unknown backend or
-    dtype, or a backend that cannot run here.
+    dtype, a backend that cannot run here, or a NUMBA_NUM_THREADS that is no whole number of at least 1.
     """
     choose(name, ("auto", *BACKENDS), "backend")
     choose(str(dtype), ("float32", "float64"), "dtype")
@@ -71,6 +72,22 @@ def get_ops(name="auto", dtype="float32"):
     return _make(available()[-1] if name == "auto" else name, str(dtype))
 
 
+def _check_threads():
+    """Raise for a NUMBA_NUM_THREADS that Numba, which reads it when it is imported, would answer with a traceback."""
+    text = os.environ.get("NUMBA_NUM_THREADS", "1")
+    try:
+        count = int(text)
+    except ValueError:
+        count = 0
+    if count < 1:
+        raise InputError(
+            f"environment variable NUMBA_NUM_THREADS: expected a whole number of at least 1, got {shown(text)}; unset "
+            "it to use all cores"
+        )
+
+
 @functools.cache
 def _make(name, dtype):
+    if name == "cpu":
+        _check_threads()
     return importlib.import_module(BACKENDS[name], __name__).Ops(dtype)

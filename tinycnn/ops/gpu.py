@@ -5,9 +5,13 @@ block it may be Winograd's minimal filtering (`Ops.algorithms`). Nothing here wa
 `asarray`, `put`, `from_images` and `take` (from the host) or `to_numpy` and a loss without an array to go to (to the
 host) moves data between the two.
 
+Scratch is one for all networks, and a lock lets one thread at a time use it: what a thread launches stands in the
+device's one stream before what the next one does. (With streams of one's own there has to be one thread.)
+
 Products are in full float32. The environment variable CUPY_TF32=1 lets cuBLAS round their factors to TF32's 10 bits.
 """
 
+import functools
 import math
 import os
 from pathlib import Path
@@ -16,17 +20,28 @@ import cupy as cp
 import numpy as np
 from cupy.cuda import cublas
 
-from . import reference
+from . import get_ops, reference
 from .geometry import central, windows
 from .reference import Algorithms, adam_constants
 from .workspace import Workspace
 
-CHUNK = 1 << 30  # bytes that the cols of a chunk of images may have, if an eighth of the free memory is no less
+CHUNK = 1 << 30  # bytes that the cols of a chunk of images may have, if an eighth of the device's memory is no less
 BLOCK = 256  # threads
 MOST_BLOCKS = 1 << 16
 SUM_SPAN = 64  # rows that a thread adds up
 IM2COL, WINOGRAD = "im2col, one product", "Winograd F(4x4, 3x3), 36 products"
 LEAST_CHANNELS = 16  # with fewer, Winograd's products do not outweigh its transforms
+
+
+def _alone(method):
+    """Let one thread at a time into the methods that use scratch: another's launches between would overwrite it."""
+
+    @functools.wraps(method)
+    def locked(self, *args, **kwargs):
+        with self._scratch.lock:
+            return method(self, *args, **kwargs)
+
+    return locked
 
 
 class Ops(reference.Ops):
@@ -44,10 +59,14 @@ class Ops(reference.Ops):
         self._scalars = np.array(0, self.dtype), np.array(1, self.dtype)
         products = (cublas.sgemm, cublas.sgemmStridedBatched), (cublas.dgemm, cublas.dgemmStridedBatched)
         self._product, self._products = products[self.dtype == np.float64]
-        mode = cublas.CUBLAS_TF32_TENSOR_OP_MATH if os.environ.get("CUPY_TF32") == "1" else cublas.CUBLAS_DEFAULT_MATH
-        cublas.setMathMode(cp.cuda.device.get_cublas_handle(), mode)
-        free = cp.cuda.Device().mem_info[0]
-        self._chunk = min(CHUNK, 1 << (free // 8).bit_length() - 1)  # a power of two: the same in nearly every run
+        tf32 = os.environ.get("CUPY_TF32") == "1"
+        self._mode = cublas.CUBLAS_TF32_TENSOR_OP_MATH if tf32 else cublas.CUBLAS_DEFAULT_MATH
+        total = cp.cuda.Device().mem_info[1]  # not what is free: another program would change the order of sums
+        self._chunk = min(CHUNK, 1 << (total // 8).bit_length() - 1)
+
+    def __reduce__(self):
+        """A copy of a network has the same primitives; another process makes its own."""
+        return get_ops, (self.name, str(self.dtype))
 
     # -- launching ---------------------------------------------------------------------------------------------
 
@@ -86,6 +105,7 @@ class Ops(reference.Ops):
         self._each("gather_labels", len(rows), a, self.put(rows), out)
         return out
 
+    @_alone
     def from_images(self, images, rows=None, moves=None):
         if images.dtype != np.uint8:
             return self.asarray(images if rows is None else images[rows])
@@ -129,6 +149,12 @@ class Ops(reference.Ops):
 
     # -- matrix products ---------------------------------------------------------------------------------------
 
+    def _handle(self):
+        """cuBLAS's handle in our mode: CuPy has one for each thread, and other code may set its mode."""
+        handle = cp.cuda.device.get_cublas_handle()
+        cublas.setMathMode(handle, self._mode)
+        return handle
+
     def _gemm(self, a, b, out, ta=False, tb=False, beta=0):
         """out (M, N) = op(a) op(b) + beta out, op transposing what `ta` and `tb` say.
 
@@ -136,7 +162,7 @@ class Ops(reference.Ops):
         array is its transpose in column-major order: out' = op(b)' op(a)' is asked for.
         """
         (M, N), K = out.shape, a.shape[0 if ta else 1]
-        handle, (one, beta) = cp.cuda.device.get_cublas_handle(), (self._scalars[i].ctypes.data for i in (1, beta))
+        handle, (one, beta) = self._handle(), (self._scalars[i].ctypes.data for i in (1, beta))
         operands = one, b.data.ptr, b.shape[1], a.data.ptr, a.shape[1], beta, out.data.ptr, N
         if M:  # of no images nothing is asked
             self._product(handle, int(tb), int(ta), N, M, K, *operands)
@@ -144,7 +170,7 @@ class Ops(reference.Ops):
     def _gemms(self, a, b, out, ta=False, beta=0):
         """The same for B matrices at a time, one behind the other: out (B, M, N) = op(a) b + beta out."""
         (B, M, N), K = out.shape, b.shape[1]
-        handle, (one, beta) = cp.cuda.device.get_cublas_handle(), (self._scalars[i].ctypes.data for i in (1, beta))
+        handle, (one, beta) = self._handle(), (self._scalars[i].ctypes.data for i in (1, beta))
         operands = one, b.data.ptr, N, K * N, a.data.ptr, a.shape[2], M * K, beta, out.data.ptr, N, M * N
         self._products(handle, 0, int(ta), N, M, K, *operands, B)
 
@@ -173,6 +199,7 @@ class Ops(reference.Ops):
             cols = self._im2col(x[some], (kh, kw), stride, padding)
             self._gemm(cols, w.reshape(-1, K), y[some].reshape(-1, K))
 
+    @_alone
     def conv2d(self, x, w, b, stride=(1, 1), padding="SAME"):
         OH, OW, _, _ = windows(x.shape[1:], w.shape[:2], stride, padding)
         y = self.empty((len(x), OH, OW, w.shape[3]), self.dtype)
@@ -180,6 +207,7 @@ class Ops(reference.Ops):
         self._each("add_bias", y.size, y, b, len(b))
         return y
 
+    @_alone
     def conv2d_backward_data(self, dy, w, shape, stride=(1, 1), padding="SAME", out=None):
         dx = self.empty(shape, self.dtype) if out is None else out
         (_, H, W, C), (kh, kw, _, K) = shape, w.shape
@@ -192,6 +220,7 @@ class Ops(reference.Ops):
             self._rows("col2im", len(pixels) * H, W * C, cols, pixels, *sizes)
         return dx
 
+    @_alone
     def conv2d_backward_weights(self, x, dy, shape, stride=(1, 1), padding="SAME", out=None):
         dw, (kh, kw, C, K) = self.empty(shape, self.dtype) if out is None else out, shape
         for some in self._chunks(len(x), math.prod(dy.shape[1:3]) * kh * kw * C):
@@ -273,6 +302,7 @@ class Ops(reference.Ops):
         why = f"Winograd's is for 3x3 at stride 1 with {LEAST_CHANNELS} channels or more, on both sides"
         return Algorithms(IM2COL, IM2COL, IM2COL, why)
 
+    @_alone
     def conv_relu_pool(self, x, w, b, block, work, exact=False):
         stride, padding, window, pool_stride, pool_padding = block
         K = w.shape[3]
@@ -298,6 +328,7 @@ class Ops(reference.Ops):
         signal = self._scratch("conv", (len(dy), H, W, w.shape[3]), self.dtype)
         return self.unpool2d(dy, switches, signal.shape, *block[2:], out=signal)
 
+    @_alone
     def conv_relu_pool_backward_weights(self, x, w, y, switches, dy, block, work):
         dy = self.relu_backward(dy, y)
         signal, dw = self._signal(dy, switches, x.shape, w, block), work("dw", w.shape, self.dtype)
@@ -307,6 +338,7 @@ class Ops(reference.Ops):
             self.conv2d_backward_weights(x, signal, w.shape, block.stride, block.padding, dw)
         return dw, self.column_sums(dy)
 
+    @_alone
     def conv_relu_pool_backward_data(self, w, y, switches, dy, shape, block, mask, rectify, work, out=None):
         dx = work("dx", (len(dy), *shape[1:]), self.dtype) if out is None else out
         signal = self._signal(self.relu_backward(dy, y) if mask else dy, switches, shape, w, block)

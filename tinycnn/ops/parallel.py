@@ -4,11 +4,16 @@ A kernel is compiled for one thread, releases the interpreter's lock, and does p
 number of threads; each part owns what it writes. (Numba's own `prange` takes three times as long to compile.)
 
 The number of threads is Numba's (environment variable NUMBA_NUM_THREADS; default: all cores this process may use).
+
+Compiled code is kept on disk where Numba finds a place: NUMBA_CACHE_DIR, beside this file, or the user's cache. Where
+there is none, or no room in it, each process compiles for itself and says so once.
 """
 
 import functools
 import itertools
+import logging
 import os
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,6 +22,7 @@ from numba.core.caching import FunctionCache, IndexDataCacheFile
 
 PARTS = 8  # pieces of a batch; sums over images are added up piece by piece
 SMALL = 1 << 18
+UNREADABLE = OSError, EOFError, pickle.UnpicklingError  # what a cache without room, or a torn file in it, raises
 
 
 def threads():
@@ -36,6 +42,20 @@ class _Cache(FunctionCache):
         """Without what a kernel closes over: it looks new to each process. Kernels of one factory differ in name."""
         return sig, codegen.magic_tuple()
 
+    def load_overload(self, sig, target_context):
+        """The compiled code on disk; None if there is none, or none that can be read."""
+        try:
+            return super().load_overload(sig, target_context)
+        except UNREADABLE as e:
+            _without(e)
+
+    def save_overload(self, sig, data):
+        """Keep compiled code, if there is room."""
+        try:
+            super().save_overload(sig, data)
+        except UNREADABLE as e:
+            _without(e)
+
 
 @functools.cache
 def _stamp():
@@ -44,10 +64,28 @@ def _stamp():
     return tuple((path.name, stat.st_mtime, stat.st_size) for path, stat in files)
 
 
+_said = []
+
+
+def _without(error):
+    """Say once, on stderr unless the program logs elsewhere, why compiled code is not kept."""
+    if not _said:
+        _said.append(error)
+        why = " ".join(str(error).split()) or type(error).__name__
+        logging.getLogger("tinycnn").warning(
+            "tinycnn: compiled code cannot be kept on disk, each process compiles again (%s); set NUMBA_CACHE_DIR to "
+            "a folder that can be written to",
+            why,
+        )
+
+
 def kernel(function):
-    """Compile a function for one thread, without the interpreter's lock, and keep the code on disk."""
+    """Compile a function for one thread, without the interpreter's lock, and keep the code on disk if that can be."""
     compiled = numba.njit(nogil=True)(function)
-    compiled._cache = _Cache(function)
+    try:
+        compiled._cache = _Cache(function)
+    except (OSError, RuntimeError) as e:  # RuntimeError: Numba finds no folder that it may write to
+        _without(e)
     return compiled
 
 

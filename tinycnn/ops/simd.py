@@ -1,22 +1,52 @@
 """Inner loops as LLVM vectors: sums that stay in registers, as no compiler finds by itself.
 
 All arrays are flat, and the offset where to begin follows each: a slice would cost as much as the sum. Only their
-address is used. A vector of LANES elements becomes as many registers as the processor needs. Every loop's docstring
-says it in plain NumPy; tests/test_kernels.py runs both.
+address is used, so `intrinsic` refuses what is not contiguous or of another dtype. A vector of LANES elements becomes
+as many registers as the processor needs. Every loop's docstring says it in plain NumPy; tests/test_kernels.py runs
+both.
 """
+
+import functools
+import inspect
 
 import llvmlite.binding
 import llvmlite.ir as ir
 import numba
 import numpy as np
+from numba import extending, types
 from numba.core import cgutils
-from numba.extending import intrinsic, register_jitable
+from numba.core.errors import TypingError
+from numba.extending import register_jitable
 
 LANES = 16
 REGISTER = 64 if llvmlite.binding.get_host_cpu_features().get("avx512f") else 32  # bytes
 CONTRACT = ("contract",)  # a * b + c may round once
 I64 = ir.IntType(64)
 int64 = numba.int64
+INDICES = {  # names of arrays that hold whole numbers, and the dtypes that they may have; all others hold the real ones
+    "ak": (numba.int32, numba.int64),
+    "chosen": (numba.int32,),
+    "places": (numba.int32,),
+    "switches": (numba.uint8,),
+}
+
+
+def intrinsic(function):
+    """Numba's, whose arrays must be contiguous, those of real numbers of one dtype: else a TypingError."""
+    names = [*inspect.signature(function).parameters][1:]
+
+    @functools.wraps(function)
+    def checked(typingctx, *args):
+        arrays = {name: a for name, a in zip(names, args) if isinstance(a, types.Array)}
+        first = next(iter(arrays.values()), None)
+        for name, a in arrays.items():
+            allowed = INDICES.get(name, {numba.float32, numba.float64} & {first.dtype})
+            if a.dtype not in allowed or a.layout != "C":
+                kind = " or ".join(map(str, allowed)) or "float32 or float64"
+                raise TypingError(f"{function.__name__}: {name} must be a contiguous array of {kind}, got {a}")
+        return function(typingctx, *args)
+
+    return extending.intrinsic(checked)
 
 
 @register_jitable

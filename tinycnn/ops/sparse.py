@@ -11,13 +11,12 @@ import llvmlite.ir as ir
 import numba
 import numpy as np
 from numba import njit
-from numba.extending import intrinsic
 
 from . import simd
 from .block import copy_window
 from .kernels import share
 from .parallel import PARTS, kernel, run, threads
-from .simd import LANES, add_window, dots1, int64, number, round_up, vector_at
+from .simd import LANES, add_window, dots1, int64, intrinsic, number, round_up, vector_at
 
 VECTORS = 5  # summed together: 10 of AVX2's 16 registers
 BLOCK = VECTORS * LANES
