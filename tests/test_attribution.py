@@ -5,6 +5,7 @@ Against Captum and zennit: test_attribution_oracle.py.
 
 import inspect
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -23,8 +24,8 @@ ONE_CHANNEL = ("grad_cam", "grad_cam_plusplus", "layer_cam", "score_cam", "layer
 def build(backend="cpu", dtype="float64", biases=0.2):
     """Two blocks with overlapping pools, dense layers, dropout; an image that is not square."""
     specs = [
-        *(Conv2D("c1", 4, 3), ReLU("r1"), MaxPool2D("p1", 3, 2), Conv2D("c2", 5, 3), ReLU("r2"), MaxPool2D("p2", 3, 2)),
-        *(Flatten("f"), Dense("d1", 7), ReLU("r3"), Dropout("drop"), Dense("d2", 4)),
+        *(Conv2D("c1", 6, 3), ReLU("r1"), MaxPool2D("p1", 3, 2), Conv2D("c2", 8, 3), ReLU("r2"), MaxPool2D("p2", 3, 2)),
+        *(Flatten("f"), Dense("d1", 24), ReLU("r3"), Dropout("drop"), Dense("d2", 4)),
     ]
     net, rng = Network(specs, (9, 12, 2), backend=backend, dtype=dtype), np.random.default_rng(0)
     for p in net.params.values():
@@ -71,8 +72,8 @@ def test_each_image_has_the_map_that_it_has_alone_whatever_the_batch(net, x, nam
     assert np.abs(maps).max() > 0
     alone = [METHODS[name](net, x[n : n + 1], targets[n], **options)[0] for n in range(5)]
     assert error(maps, alone) < 1e-12
-    monkeypatch.setattr(check, "FLOATS_PER_BATCH", 5000)  # two images, or two copies, at a time
-    assert check.batch_size(net, "d2") == 2
+    monkeypatch.setattr(check, "FLOATS_PER_BATCH", 2 * sum(map(math.prod, net.shapes.values())))
+    assert check.batch_size(net, "d2") == 2  # images, or copies of one
     assert error(METHODS[name](net, x, targets, **options), maps) < 1e-12
 
 
@@ -128,7 +129,7 @@ def test_float32_is_float64_but_for_rounding(name, x):
 
 WRONG = [
     (4, "4 is not in layer 'd2'"), (-1, "-1 is not in layer"), ([0, 1], "one per image"), (1.5, "expected an integer"),
-    ("d2", "expected an"), (("d9", 0), "unknown layer 'd9'"), (("c2", 5), "5 is not in layer 'c2'"),
+    ("d2", "expected an"), (("d9", 0), "unknown layer 'd9'"), (("c2", 8), "8 is not in layer 'c2'"),
     (("c2",), "expected .layer, unit."), (("c2", 0, (9, 0)), "rows run from 0 to"), (("d2", 0, (0, 0)), "no maps"),
 ]  # fmt: skip
 
@@ -229,7 +230,7 @@ def test_integrated_gradients_are_complete_multiply_by_the_change_and_the_gap_fa
         maps, delta = gradients.integrated_gradients(net, x, 1, steps, x0, return_convergence_delta=True)
         assert error(delta, maps.sum((1, 2, 3)) - change) < 1e-9
         gaps.append(np.abs(delta).mean() / np.abs(change).mean())
-    assert gaps[-1] < 1e-3 and gaps[-1] < gaps[-2] < gaps[-3] < gaps[0]
+    assert gaps[-1] < 1e-2 and gaps[-1] < gaps[-2] < gaps[-3] < gaps[0]
     still = x0.copy()
     still[:, :, 5] = x[:, :, 5]
     assert (gradients.integrated_gradients(net, x, 1, 4, still)[:, :, 5] == 0).all()
@@ -280,7 +281,7 @@ def naive_rule(rule, x, w, b, R, epsilon, gamma):
 @pytest.mark.parametrize("rule", ["epsilon", "gamma", "alpha2_beta1", "flat", "w_square", "z_box", "excitation"])
 def test_each_rule_is_its_formula_term_by_term(rule):
     net, rng = (
-        Network([Flatten("f"), Dense("d1", 5), ReLU("r"), Dense("d2", 3)], (2, 3, 1), dtype="float64"),
+        Network([Flatten("f"), Dense("d1", 12), ReLU("r"), Dense("d2", 3)], (2, 3, 1), dtype="float64"),
         np.random.default_rng(0),
     )
     for p in net.params.values():
@@ -407,7 +408,7 @@ def test_grad_cam_plusplus_is_its_definition_with_derivatives_by_finite_differen
     """alpha = Y'' / (2 Y'' + sum(A) Y'''), w = sum(alpha relu(Y')), Y = exp(S), one activation at a time."""
     found = 0
     for n, unit in itertools.product(range(5), range(4)):
-        A, h = net.forward(x[n : n + 1])["p2"][0].copy(), 1e-3
+        A, h = net.forward(x[n : n + 1])["p2"][0].copy(), 5e-3
         Y, weights = {}, np.zeros(A.shape[-1])
         for r, c, k in np.ndindex(A.shape):
             for step in (-2, -1, 0, 1, 2):
@@ -428,7 +429,7 @@ def test_grad_cam_plusplus_is_its_definition_with_derivatives_by_finite_differen
 
 
 def test_grad_cam_and_layer_cam_are_their_sums_by_loops(net, x):
-    for layer in ("p2", "r1"):
+    for layer in ("p2", "c1"):
         for n in range(3):
             A = net.forward(x[n : n + 1])[layer][0]
             g = numeric(lambda a, layer=layer: head(net, a, layer, 0), A)
