@@ -66,15 +66,14 @@ class Split:
 
     def ratios(self, ops, layer, p, cache, R):
         """Yield (part, share R / z', z' with epsilon, z'): what no primitive computes is done on the host."""
-        x, y, w, b, R = map(ops.to_numpy, (cache.x, cache.y, p["w"], p["b"], R))
-        none = ops.zeros(b.shape)
-        for part in self.parts(x, y, w, b):
+        *known, R = map(ops.to_numpy, (cache.x, cache.y, p["w"], p["b"], R))
+        none = ops.zeros(p["b"].shape)
+        for part in self.parts(*known):
             z = part.z
             if z is None:
-                forward = (
-                    layer.forward(ops, {"w": ops.asarray(w), "b": none}, ops.asarray(x)) for x, w in part.products
-                )
-                z = sum(ops.to_numpy(y) for y, _ in forward) + part.bias
+                z = part.bias
+                for x, w in part.products:
+                    z = z + ops.to_numpy(layer.forward(ops, {"w": ops.asarray(w), "b": none}, ops.asarray(x))[0])
             steady = np.where(z < 0, z - self.epsilon, z + self.epsilon)
             yield part, np.divide(part.share * R, steady, out=np.zeros_like(R), where=steady != 0), steady, z
 
@@ -82,9 +81,8 @@ class Split:
         """Return what biases, epsilon and units with z' = 0 keep of each image's relevance, float64 (3, N)."""
         found = np.zeros((3, len(R)))
         for part, ratio, steady, z in self.ratios(ops, layer, p, cache, R):
-            empty = part.share * R * (z == 0)
-            kept = ratio * part.bias * (z != 0), ratio * (steady - z) * (z != 0), empty
-            found += [_sums(a) for a in kept]
+            on = z != 0
+            found += [_sums(a) for a in (ratio * part.bias * on, ratio * (steady - z) * on, part.share * R * ~on)]
         return found
 
 
