@@ -57,7 +57,7 @@ ENGINE = {
 # The rooms of `viz`, from the ground up: each may import its own floor and those below.
 FLOORS = (
     {"check"},
-    {"activations", "deconvnet", "saliency", "ascent", "space"},
+    {"activations", "deconvnet", "saliency", "attribution", "ascent", "space"},
     {"metrics"},
     {"figures"},
     {"report"},

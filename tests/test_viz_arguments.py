@@ -1,11 +1,13 @@
 """Whatever a function of `viz` is given in the place of any argument, it works or costs one line."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
 from tinycnn import InputError, Network
 from tinycnn.layers import Conv2D, Dense, Flatten, MaxPool2D, ReLU
-from viz import activations, deconvnet, embedding, figures, maximize, neighbors, saliency
+from viz import activations, attribution, deconvnet, embedding, figures, maximize, neighbors, saliency
 from viz.metrics import correlation, identification, localization, orientation, statistics
 
 RNG = np.random.default_rng(0)
@@ -18,6 +20,8 @@ ODD = [
     *(X.astype(complex), X.astype(object), np.full_like(X, np.nan), np.full_like(X, np.inf), X > 0.5, X, X[..., 0]),
     *(-1, 0, 99, 1.5, np.nan, np.inf, True, 10**30, np.float32(2), (-1, 2), np.array([[0, 0]])),
 ]
+FEW = {"rise": {"samples": 2}, "shapley_value_sampling": {"permutations": 1}, "integrated_gradients": {"steps": 2}}
+FEW |= {name: {"samples": 2} for name in ("smoothgrad", "vargrad", "smoothgrad_sq")}
 FUNCTIONS = {  # with arguments that are right
     "maps": (activations.maps, NET, X, "r1"),
     "filters": (activations.filters, NET, "c1"),
@@ -31,6 +35,17 @@ FUNCTIONS = {  # with arguments that are right
     "saliency": (saliency.saliency, NET, X, 0, "gradient"),
     "gradient": (saliency.gradient, NET, X, 0, "guided"),
     "layer_backprop": (saliency.layer_backprop, NET, X, "r1"),
+    **{name: (partial(method, **FEW.get(name, {})), NET, X, 0) for name, method in attribution.METHODS.items()},
+    "a unit": (lambda *a: attribution.METHODS["gradient"](NET, X, a), "r1", 0, (0, 0)),
+    "smoothgrad": (lambda *a: attribution.METHODS["smoothgrad"](NET, X, 0, 2, *a), 0.1, 0),
+    "integrated_gradients": (lambda a: attribution.METHODS["integrated_gradients"](NET, X, 0, 2, a), 0.5),
+    "lrp": (attribution.METHODS["lrp"], NET, X, 0, "gamma", 0.1, 0.1),
+    "excitation_backprop": (attribution.METHODS["excitation_backprop"], NET, X, 0, 0.1),
+    "conservation": (attribution.conservation, NET, X, 0, "gamma", 0.1, 0.1),
+    "grad_cam": (attribution.METHODS["grad_cam"], NET, X, 0, "r1"),
+    "occlusion": (attribution.METHODS["occlusion"], NET, X, 0, 2, 2, 0.5),
+    "rise": (lambda *a: attribution.METHODS["rise"](NET, X, 0, 2, *a), 3, 0.5, 0, 0.5),
+    "shapley": (lambda *a: attribution.METHODS["shapley_value_sampling"](NET, X, 0, 1, *a), 3, 0, 0.5),
     "maximize": (lambda *a: maximize.maximize(*a[:3], seed=a[3], steps=a[4]), NET, "d", 0, 0, 2),
     "features": (embedding.features, NET, X, "r1"),
     "tsne": (embedding.tsne, RNG.random((6, 4)), 0, 2),

@@ -247,8 +247,8 @@ class Network:
 
     # -- backward ----------------------------------------------------------------------------------------------
 
-    def backward(self, trace, dy, at=None, rule="gradient", unpool=None):
-        """Send a signal from a layer's output back to the pixels.
+    def backward(self, trace, dy, at=None, rule="gradient", unpool=None, to=None):
+        """Send a signal from a layer's output back to the pixels, or to the output of a layer between.
 
         Parameters
         ----------
@@ -262,21 +262,27 @@ class Network:
             What the layers do to the signal, layer `at` included; what a mapping does not name takes the gradient.
         unpool : "switches", "repeat" or "center", optional
             What undoes a max-pool; default: the rule's own way.
+        to : str, optional
+            The layer before `at` (or `at` itself) at whose output the way ends; default: at the pixels.
 
         Returns
         -------
-        numpy.ndarray (N, H, W, C)
+        numpy.ndarray (N, H, W, C), or of the shape of ``trace[to]``
 
         Raises
         ------
         InputError
-            Unknown layer, rule or unpooling, a signal of the wrong shape, or an outdated trace.
+            Unknown layer, rule or unpooling, a signal of the wrong shape, an outdated trace, or one without `to`.
         """
         at = self.check_layer(trace.upto if at is None else at)
+        if to is not None:
+            trace.check(self.check_layer(to))
+            if self.layer_names.index(to) > self.layer_names.index(at):
+                raise InputError(f"to: layer {to!r} comes after {at!r}; the way leads back")
         rule = rules.by_layer(rule, self.layer_names, unpool)
         signal = self._signal(trace, dy, at)
         with trace.lock:
-            dx = self.ops.to_numpy(walk.backward(self, trace, signal, at, rule))
+            dx = self.ops.to_numpy(walk.backward(self, trace, signal, at, rule, to=to))
             return _apart(dx, dy) if trace.work is None else dx.copy()
 
     def backward_each(self, trace, at=None, rule="gradient"):

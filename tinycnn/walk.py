@@ -181,8 +181,8 @@ def forward(net, x, upto=None, work=None, training=None):
     return trace
 
 
-def backward(net, trace, dy, at, rules, grads=None):
-    """Send dy (S*N, ...) from the output of layer `at` to the pixels, by the rule of each layer {name: Rule}.
+def backward(net, trace, dy, at, rules, grads=None, to=None):
+    """Send dy (S*N, ...) from the output of layer `at` to that of `to`, by default the pixels, by rules {layer: Rule}.
 
     dy are S signals for each of N images: signal s of image n is number s * N + n. Where `grads` is given, a dict, it
     takes the gradients of the parameters, {layer: {name: array or Product}}; the way then ends at the first layer that
@@ -191,7 +191,7 @@ def backward(net, trace, dy, at, rules, grads=None):
     ops, N = net.ops, len(trace)
     net.check_params()
     trace.check(at)
-    way = list(_way(net, trace, at, rules))
+    way = list(_way(net, trace, at, rules, to))
     if grads is not None:
         way = way[: max((i + 1 for i, (step, *_) in enumerate(way) if step.name in net.params), default=0)]
     for i, (step, cache, rule) in enumerate(way):
@@ -211,10 +211,10 @@ def backward(net, trace, dy, at, rules, grads=None):
     return dy
 
 
-def _way(net, trace, at, rules):
-    """Yield (step, cache, its rule) from `at` to the first; a step that does not know its rules as its layers."""
+def _way(net, trace, at, rules, to=None):
+    """Yield (step, cache, its rule) from `at` to after `to`; a step that does not know its rules as its layers."""
     names = list(trace.steps)
-    for name in reversed(names[: names.index(at) + 1]):
+    for name in reversed(names[0 if to is None else names.index(to) + 1 : names.index(at) + 1]):
         step, cache = trace.steps[name], trace.caches[name]
         known = step.rule(rules) if isinstance(step, FUSED) else rules[name]
         if known is not None:

@@ -6,6 +6,7 @@ draws. Import what you need: ``from viz import saliency, maximize``; importing o
 activations   what a layer answers: maps, filters, the images and patches that excite each map most
 deconvnet     one map projected back to pixels (Zeiler and Fergus)
 saliency      gradients of class scores, and of every map of a layer, with respect to the pixels
+attribution   every other way to say which pixels count: by gradients, relevance, activation maps, perturbation
 ascent        images that excite a unit: `maximize`, with `recipes`, `optimizers`, `regularizers`, `transforms` and
               `parametrize`
 space         `embedding`: t-SNE of a layer's features, and mosaics of images placed by it; `neighbors`: nearest images,
@@ -23,6 +24,7 @@ ROOMS = {  # modules that are handed on, whatever room they live in
     "activations": "viz.activations",
     "deconvnet": "viz.deconvnet",
     "saliency": "viz.saliency",
+    "attribution": "viz.attribution",
     "maximize": "viz.ascent.maximize",
     "optimizers": "viz.ascent.optimizers",
     "regularizers": "viz.ascent.regularizers",
@@ -33,8 +35,8 @@ ROOMS = {  # modules that are handed on, whatever room they live in
     "statistics": "viz.metrics.statistics",
     "figures": "viz.figures",
 }
-__all__ = ["activations", "deconvnet", "embedding", "figures", "maximize", "neighbors", "optimizers", "parametrize",
-           "regularizers", "saliency", "statistics", "transforms"]  # fmt: skip
+__all__ = ["activations", "attribution", "deconvnet", "embedding", "figures", "maximize", "neighbors", "optimizers",
+           "parametrize", "regularizers", "saliency", "statistics", "transforms"]  # fmt: skip
 
 
 def __getattr__(name):

@@ -11,37 +11,37 @@ import numpy as np
 
 from tinycnn.rules import by_layer
 
-from .check import batches, images_for, map_layer, units_per_image
+from .check import batches, images_for, map_layer, target_for
 
 
-def gradient(net, x, target, rule="gradient"):
-    """Return the signed gradient of a class score with respect to the pixels, (N, H, W, C).
+def gradient(net, x, target, rule="gradient", *, progress=False):
+    """Return the signed gradient of a class score, or of any unit, with respect to the pixels, (N, H, W, C).
 
     Parameters
     ----------
     net : Network
     x : array (N, H, W, C)
-    target : int or int array (N,)
-        The class, one for all images or one for each.
+        Any number of images, a memory map too; they are taken in batches.
+    target : int, int array (N,), (layer, unit) or (layer, unit, (row, column))
+        A class, one for all images or one for each; or a unit of any layer, of a layer with maps one place of a map or
+        the sum of its activations. Unit and place, too, are one for all images or one for each.
     rule : str, Rule or {layer: either}
         "gradient", "deconvnet", "guided" or another of `tinycnn.rules`.
+    progress : bool
+        Show a progress bar.
 
     Raises
     ------
     InputError
-        A class that the network does not have, an unknown rule, unfit images.
+        A class, layer, unit or place that the network does not have, an unknown rule, unfit images.
     """
     images = images_for(net, x)
     rule = by_layer(rule, net.layer_names)
-    last = net.layer_names[-1]
-    target = units_per_image(net, last, target, len(images), "target")
-    dx = np.empty(images.shape, net.dtype)
-    work = net.workspace()
-    for some in batches(net, len(images), last):
-        trace = net.forward(images[some], work=work)
-        dy = np.zeros((len(trace), *net.shapes[last]), net.dtype)
-        dy[np.arange(len(trace)), target[some]] = 1
-        dx[some] = net.backward(trace, dy, rule=rule)
+    target = target_for(net, target, len(images))
+    dx, work = np.empty(images.shape, net.dtype), net.workspace()
+    for some in batches(net, len(images), target.layer, progress):
+        trace = net.forward(images[some], upto=target.layer, work=work)
+        dx[some] = net.backward(trace, target[some].seed(trace[target.layer]), rule=rule)
     return dx
 
 

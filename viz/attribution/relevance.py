@@ -1,0 +1,359 @@
+"""Which pixels count, by sharing a score out: layer-wise relevance propagation, excitation backprop, DeepLIFT.
+
+Relevance R starts as the score at its unit and is handed from layer to layer. A ReLU hands on what it gets, a max-pool
+gives it to its winner; a linear layer z = sum_i x_i w_i + b splits what each of its units k has among their inputs i:
+
+    R_i = sum_k share * x'_i w'_ik / z'_k * R_k        z'_k = sum_i x'_i w'_ik + b'_k, epsilon added away from 0
+
+Bach et al. 2015 (PLOS ONE 10, e0130140). The rules differ in x', w' and b' (x+ = max(x, 0), x- = min(x, 0)):
+
+    epsilon     x w                              b                   their equation 58
+    gamma       x (w + gamma w+)                 b + gamma b+        Montavon et al. 2019, LNCS 11700, chapter 10
+    alpha_beta  alpha: x+ w+ and x- w-           b+                  Bach, equation 60; share alpha
+                beta:  x+ w- and x- w+           b-                  share -beta
+    flat        1                                0                   Lapuschkin et al. 2017 (ICCV workshops)
+    w_square    w^2                              0                   Montavon et al. 2017, arXiv:1512.02479
+    z_box       x w - low w+ - high w-           0                   the same, for pixels between low and high
+    excitation  x+ w+                            0                   Zhang et al. 2016, arXiv:1608.00507, equation 10
+
+What b', epsilon and units with z' = 0 take is not handed on; `conservation` keeps the account.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+from tinycnn.errors import InputError, choose, is_number, shown
+from tinycnn.rules import RULES, Rule, by_layer
+from viz.check import baseline_for, batches, floats, images_for, target_for
+
+
+class Part(NamedTuple):
+    """A share of each unit's relevance, the products (x', w') by which it is split, and b', whose part stays behind."""
+
+    share: float
+    products: tuple
+    bias: np.ndarray | float = 0.0
+    z: np.ndarray | None = None  # z' where it is there already: the layer's own output
+
+
+@dataclass(frozen=True)
+class Split:
+    """A linear layer's rule, to be `tinycnn.rules.Rule.linear`.
+
+    Parameters
+    ----------
+    parts : function (x, y, w, b) -> list of Part
+        Of the layer's input, output and parameters, NumPy arrays.
+    epsilon : float
+        Added to z', away from 0.
+    """
+
+    parts: Callable
+    epsilon: float = 0.0
+
+    def __call__(self, ops, layer, p, cache, R):
+        """Return the relevance of the layer's inputs, given that of its outputs."""
+        found = 0
+        for part, ratio, _, _ in self.ratios(ops, layer, p, cache, R):
+            for x, w in part.products:
+                back = layer.backward(ops, {"w": ops.asarray(w)}, cache, ops.asarray(ratio), RULES["gradient"])
+                found = found + x * ops.to_numpy(back)
+        return ops.asarray(found)
+
+    def ratios(self, ops, layer, p, cache, R):
+        """Yield (part, share R / z', z' with epsilon, z'): what no primitive computes is done on the host."""
+        *known, R = map(ops.to_numpy, (cache.x, cache.y, p["w"], p["b"], R))
+        none = ops.zeros(p["b"].shape)
+        for part in self.parts(*known):
+            z = part.z
+            if z is None:
+                z = part.bias
+                for x, w in part.products:
+                    z = z + ops.to_numpy(layer.forward(ops, {"w": ops.asarray(w), "b": none}, ops.asarray(x))[0])
+            steady = np.where(z < 0, z - self.epsilon, z + self.epsilon)
+            yield part, np.divide(part.share * R, steady, out=np.zeros_like(R), where=steady != 0), steady, z
+
+    def lost(self, ops, layer, p, cache, R):
+        """Return what biases, epsilon and units with z' = 0 keep of each image's relevance, float64 (3, N)."""
+        found = np.zeros((3, len(R)))
+        for part, ratio, steady, z in self.ratios(ops, layer, p, cache, R):
+            on = z != 0
+            found += [_sums(a) for a in (ratio * part.bias * on, ratio * (steady - z) * on, part.share * R * ~on)]
+        return found
+
+
+def _sums(a):
+    """The sum of each image's values, float64 (N,)."""
+    return a.reshape(len(a), -1).sum(1, dtype=np.float64)
+
+
+def _clipped(a):
+    """The positive and the negative part of an array."""
+    return np.maximum(a, 0), np.minimum(a, 0)
+
+
+def _epsilon(x, y, w, b):
+    return [Part(1, ((x, w),), b, y)]
+
+
+def _gamma(gamma, x, y, w, b):
+    return [Part(1, ((x, w + gamma * np.maximum(w, 0)),), b + gamma * np.maximum(b, 0))]
+
+
+def _alpha_beta(alpha, beta, x, y, w, b):
+    (xp, xn), (wp, wn), (bp, bn) = map(_clipped, (x, w, b))
+    signed = xn.any()  # behind a ReLU, and for pixels, there are no negative inputs
+    parts = [Part(alpha, ((xp, wp), (xn, wn))[: 1 + signed], bp), Part(-beta, ((xp, wn), (xn, wp))[: 1 + signed], bn)]
+    return parts[: 1 + (beta != 0)]
+
+
+def _flat(x, y, w, b):
+    return [Part(1, ((np.ones_like(x), np.ones_like(w)),))]
+
+
+def _w_square(x, y, w, b):
+    return [Part(1, ((np.ones_like(x), w**2),))]
+
+
+def _z_box(low, high, x, y, w, b):
+    wp, wn = _clipped(w)
+    bounds = [(np.full_like(x, -bound), part) for bound, part in ((low, wp), (high, wn)) if bound]
+    return [Part(1, ((x, w), *bounds))]
+
+
+def _excitation(x, y, w, b):
+    return [Part(1, ((np.maximum(x, 0), np.maximum(w, 0)),))]
+
+
+SPLITS = {  # name: function gamma -> parts
+    "epsilon": lambda gamma: _epsilon,
+    "gamma": lambda gamma: partial(_gamma, gamma),
+    "alpha1_beta0": lambda gamma: partial(_alpha_beta, 1, 0),
+    "alpha2_beta1": lambda gamma: partial(_alpha_beta, 2, 1),
+    "flat": lambda gamma: _flat,
+    "w_square": lambda gamma: _w_square,
+    "z_box": lambda gamma: partial(_z_box, 0, 1),
+    "excitation": lambda gamma: _excitation,
+}
+COMPOSITES = {  # name: the first linear layer's rule, that of the other convolutions, that of the other dense layers
+    "epsilon": ("epsilon", "epsilon", "epsilon"),
+    "gamma": ("gamma", "gamma", "gamma"),
+    "alpha1_beta0": ("alpha1_beta0", "alpha1_beta0", "alpha1_beta0"),
+    "alpha2_beta1": ("alpha2_beta1", "alpha2_beta1", "alpha2_beta1"),
+    "w_square_plus": ("w_square", "alpha1_beta0", "alpha1_beta0"),  # deep Taylor decomposition, arXiv:1512.02479
+    "box_plus": ("z_box", "alpha1_beta0", "alpha1_beta0"),  # the same, for pixels between 0 and 1
+    "epsilon_plus": ("alpha1_beta0", "alpha1_beta0", "epsilon"),
+    "epsilon_plus_flat": ("flat", "alpha1_beta0", "epsilon"),
+    "epsilon_alpha2_beta1": ("alpha2_beta1", "alpha2_beta1", "epsilon"),
+    "epsilon_alpha2_beta1_flat": ("flat", "alpha2_beta1", "epsilon"),
+    "epsilon_gamma_box": ("z_box", "gamma", "epsilon"),
+}
+PASS = Rule(mask=False, rectify=False)  # a ReLU hands on its relevance, a pool gives it to the winner
+
+
+def composite(first, convolutions, dense, epsilon=1e-6, gamma=0.25):
+    """Return a composite, a function net -> {layer: Rule}, that gives each kind of layer a rule of `SPLITS`.
+
+    Parameters
+    ----------
+    first, convolutions, dense : str
+        The rule of the linear layer that sees the pixels, of the other convolutions, of the other dense layers.
+    epsilon : float
+        Of each of these rules: added to its denominators, away from 0.
+    gamma : float
+        Of the rule gamma.
+
+    Raises
+    ------
+    InputError
+        An unknown rule; `epsilon` or `gamma` that is no finite number of at least 0.
+    """
+    for name in (first, convolutions, dense):
+        choose(name, SPLITS, "rule")
+    for value, what in ((epsilon, "epsilon"), (gamma, "gamma")):
+        if not (is_number(value, whole=False) and 0 <= value < np.inf):
+            raise InputError(f"{what}: expected a number of at least 0, got {shown(value)}")
+
+    def of(net):
+        linear = [layer.name for layer in net.layers if layer.name in net.params]
+        names = {name: convolutions if len(net.shapes[name]) == 3 else dense for name in linear} | {linear[0]: first}
+        rules = {name: replace(PASS, linear=Split(SPLITS[rule](gamma), epsilon)) for name, rule in names.items()}
+        return dict.fromkeys(net.layer_names, PASS) | rules
+
+    return of
+
+
+def _rules(net, given, epsilon, gamma):
+    """The rules {layer: Rule} of a composite, given by name, as a function of the network, or as a mapping."""
+    if not isinstance(given, Mapping):
+        given = (
+            given if callable(given) else composite(*COMPOSITES[choose(given, COMPOSITES, "composite")], epsilon, gamma)
+        )(net)
+    rules = by_layer(dict.fromkeys(net.layer_names, PASS) | dict(given), net.layer_names)
+    bare = [name for name in net.params if rules[name].linear is None]
+    if bare:
+        raise InputError(f"composite: layer {bare[0]!r} has no rule that shares out relevance; name one for it")
+    return rules
+
+
+def lrp(net, x, target, composite="epsilon", epsilon=1e-6, gamma=0.25, *, progress=False):
+    """Return layer-wise relevance: the score, shared out among pixels and colours, (N, H, W, C), signed.
+
+    Parameters
+    ----------
+    net, x, target, progress
+        As for `viz.attribution.gradients.gradient`. What is shared out is the target's own value.
+    composite : str, function or mapping
+        A name of `COMPOSITES`, a function net -> {layer: Rule}, as `composite` makes one, or such a mapping.
+    epsilon, gamma : float
+        Of a composite given by name; see `composite`.
+
+    Raises
+    ------
+    InputError
+        As for `gradient`; an unknown composite, or one that leaves a linear layer without a rule.
+    """
+    return _shared_out(net, x, target, _rules(net, composite, epsilon, gamma), True, progress)
+
+
+def excitation_backprop(net, x, target, epsilon=0.0, *, progress=False):
+    """Return the probability that a walk from the target, along positive weights, ends at a pixel, (N, H, W, C).
+
+    Zhang et al. 2016, arXiv:1608.00507: marginal winning probabilities, which start as 1. Biases take no part; units
+    without positive inputs end a walk. At least 0; see `lrp`.
+    """
+    rules = composite("excitation", "excitation", "excitation", epsilon)(net)
+    return _shared_out(net, x, target, rules, False, progress)
+
+
+def _shared_out(net, x, target, rules, own, progress):
+    """What comes to the pixels of the target's own value, or of 1, by rules {layer: Rule}."""
+    images = images_for(net, x)
+    target, R = target_for(net, target, len(images)), np.empty(images.shape, net.dtype)
+    for some in batches(net, len(images), target.layer, progress):
+        trace = net.forward(images[some], upto=target.layer)
+        y = trace[target.layer]
+        R[some] = net.backward(trace, target[some].seed(y) * (y if own else 1), rule=rules)
+    return R
+
+
+@dataclass(frozen=True)
+class Conservation:
+    """The account of relevance on its way to the pixels; all float64.
+
+    Attributes
+    ----------
+    layers : tuple of str
+        L layers in the order of the way, from the target's.
+    relevance, magnitude : array (L + 1, N)
+        The sum of relevance, and of its absolute values: at the target, then at each layer's input.
+    bias, epsilon, empty : array (L, N)
+        What each layer kept: by its biases, by epsilon, and at units whose denominator is 0.
+    """
+
+    layers: tuple
+    relevance: np.ndarray
+    magnitude: np.ndarray
+    bias: np.ndarray
+    epsilon: np.ndarray
+    empty: np.ndarray
+
+    @property
+    def error(self):
+        """What the account does not explain, (L, N), as a share of the image's largest magnitude."""
+        gap = self.relevance[:-1] - self.relevance[1:] - self.bias - self.epsilon - self.empty
+        return np.abs(gap) / self.magnitude.max(0)
+
+
+def conservation(net, x, target, composite="epsilon", epsilon=1e-6, gamma=0.25, *, progress=False):
+    """Return how much relevance stands after every layer, and what took the rest, as a `Conservation`.
+
+    The arguments are those of `lrp`. What stands at the pixels and what all layers kept add up to the score.
+
+    Raises
+    ------
+    InputError
+        As for `lrp`; a linear layer whose rule is no `Split`, which keeps no account.
+    """
+    images, rules = images_for(net, x), _rules(net, composite, epsilon, gamma)
+    target = target_for(net, target, len(images))
+    names = net.layer_names[: net.layer_names.index(target.layer) + 1]
+    foreign = [n for n in names if n in net.params and not isinstance(rules[n].linear, Split)]
+    if foreign:
+        raise InputError(f"composite: the rule of layer {foreign[0]!r} is no Split, and says not what it keeps")
+    way = list(zip(reversed(net.layers[: len(names)]), [*reversed(names[:-1]), None]))
+    sums, lost = np.zeros((2, len(way) + 1, len(images))), np.zeros((3, len(way), len(images)))
+    for some in batches(net, len(images), target.layer, progress):
+        trace = net.forward(images[some], upto=target.layer)
+        R = target[some].seed(trace[target.layer]) * trace[target.layer]
+        sums[:, 0, some] = _sums(R), _sums(np.abs(R))
+        for i, (layer, below) in enumerate(way):
+            if layer.name in net.params:
+                cache = trace.caches[layer.name]
+                lost[:, i, some] = rules[layer.name].linear.lost(net.ops, layer, net.params[layer.name], cache, R)
+            R = net.backward(trace, R, at=layer.name, rule=rules, to=below)
+            sums[:, i + 1, some] = _sums(R), _sums(np.abs(R))
+    return Conservation(tuple(reversed(names)), *sums, *lost)
+
+
+SMALL = 1e-10  # differences below count as none: there the slope is the gradient
+
+
+def deeplift(net, x, target, baseline=0.0, *, progress=False):
+    """Return DeepLIFT's contributions by the rescale rule, (N, H, W, C), signed: they add up to S(x) - S(x0).
+
+    Image and baseline go through the network together. A ReLU's slope is the change of its output by that of its input;
+    a pool gives the change of each maximum to the places of both maxima, and where windows overlap these add up.
+    Shrikumar et al. 2017, arXiv:1704.02685; for pools as in its authors' code.
+
+    Parameters
+    ----------
+    net, x, target, progress
+        As for `viz.attribution.gradients.gradient`.
+    baseline : float, array (H, W, C) or (N, H, W, C)
+        x0: one value for all pixels, an image (uint8, or float as it is), or one for each.
+    """
+    images = images_for(net, x)
+    target, x0 = target_for(net, target, len(images)), baseline_for(net, baseline, len(images))
+    maps, rule = np.empty(images.shape, net.dtype), Rule(relu=_rescale, pool=_rescale_pool)
+    for some in batches(net, len(images), target.layer, progress):
+        change = floats(net, images[some]) - x0[some]
+        trace = net.forward(np.concatenate([x0[some] + change, x0[some]]), upto=target.layer)
+        n = len(change)
+        dy = np.concatenate(2 * [target[some].seed(trace[target.layer][:n])])
+        maps[some] = net.backward(trace, dy, rule=rule)[:n] * change
+    return maps
+
+
+def _slope(moved, change, usual):
+    """`moved` by `change`, for images and baselines alike; where nothing changes the `usual` signal."""
+    return np.where(np.abs(change) < SMALL, usual, moved / np.where(change == 0, 1, change))
+
+
+def _halves(a):
+    """The change from baselines (the second half) to images (the first), for both."""
+    x, x0 = np.split(a, 2)
+    return np.concatenate([x - x0, x - x0])
+
+
+def _rescale(ops, layer, p, cache, dy):
+    """A ReLU: dx = dy (y - y0) / (x - x0)."""
+    x, y, signal = map(ops.to_numpy, (cache.x, cache.y, dy))
+    usual = ops.to_numpy(layer.backward(ops, p, cache, dy, RULES["gradient"]))
+    return ops.asarray(_slope(signal * _halves(y), _halves(x), usual))
+
+
+def _rescale_pool(ops, layer, p, cache, dy):
+    """A pool: with m = max(y, y0), m - y0 goes to the image's maximum, y - m to the baseline's."""
+    x, y, signal = map(ops.to_numpy, (cache.x, cache.y, dy))
+    y, y0 = np.split(y, 2)
+    most = np.maximum(y, y0)
+    signals = signal, signal * np.concatenate([most - y0, y - most])
+    back = (layer.backward(ops, p, cache, ops.asarray(a), RULES["gradient"]) for a in signals)
+    usual, moved = map(ops.to_numpy, back)
+    moved = moved[: len(y)] + moved[len(y) :]
+    return ops.asarray(_slope(np.concatenate([moved, moved]), _halves(x), usual))
