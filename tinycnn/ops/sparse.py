@@ -168,9 +168,9 @@ def backward_data(w, y, switches, dy, dx, corner, pool, mask, rectify, work):
         work("sums", (threads(), group, filters.shape[1]), dy.dtype),
         work("totals", (threads(), K), dy.dtype),
     )
-    odd = np.zeros(1, np.bool_)
-    args = (filters, y, switches, dy, dx, mask, rectify, (kh, kw), length, corner, pool, odd)
+    args, odd = (filters, y, switches, dy, dx, mask, rectify, (kh, kw), length, corner, pool), np.zeros(1, np.bool_)
     run(_backward_data, *args, scratch=scratch)
+    run(_not_finite, dx, odd, size=dx.size)
     return not odd[0]
 
 
@@ -217,9 +217,20 @@ def _end_row(back, start, h, window, corner, width, pixels, n, H, W, C):
 
 
 @kernel
+def _not_finite(part, parts, dx, odd):
+    """odd[0] = True if an image is not finite (apart from the kernel below, which it would slow down)."""
+    flat, size, square = dx.reshape(-1), dx[0].size, np.empty(1, dx.dtype)
+    first, last = share(len(dx), part, parts)
+    for n in range(first, last):
+        dots1(flat, n * size, 0, flat, n * size, 0, square, 0, 0, size)
+        if not square[0] < np.inf:
+            odd[0] = True
+
+
+@kernel
 def _backward_data(
     part, parts, back, units, channels, counts, factors, sums, totals,
-    w, y, switches, dy, dx, mask, rectify, window, length, corner, pool, odd,
+    w, y, switches, dy, dx, mask, rectify, window, length, corner, pool,
 ):  # fmt: skip
     (N, OH, OW, K), (H, W, C) = y.shape, dx.shape[1:]
     (ch, cw), (kh, kw, sh, sw, top, left) = window, pool
@@ -228,7 +239,6 @@ def _backward_data(
     S = len(dy) // N
     groups = (S + group - 1) // group
     table, order = np.empty(kh * kw, np.int64), np.arange(longest).astype(np.int32)
-    square = np.empty(1, dy.dtype)
     floor = dy.dtype.type(0 if mask else -1)  # a ReLU's output is never below 0: without a mask every unit is above it
     idle = dy.dtype.type(0 if S == 1 else np.nan)  # nothing equals NaN: of several signals every unit sends something
     # all flat: a slice costs more than what is done with it
@@ -278,8 +288,3 @@ def _backward_data(
         for h in range(H, H + corner[0]):
             for s in range(count_of_signals):
                 _end_row(back, s * size, h, window, corner, width, pixels, (s0 + s) * N + n, H, W, C)
-        for s in range(count_of_signals):
-            o = ((s0 + s) * N + n) * H * W * C
-            dots1(pixels, o, 0, pixels, o, 0, square, 0, 0, H * W * C)
-            if not square[0] < np.inf:
-                odd[0] = True
