@@ -33,11 +33,12 @@ from viz.metrics import complexity, correlation, faithfulness, localization, map
 
 pytestmark = [pytest.mark.oracle, pytest.mark.filterwarnings("ignore")]
 TARGET, EXACT = np.array([0, 1, 2, 0, 1]), 1e-10  # float64, relative
+TOLERANCE = {"float64": EXACT, "float32": 1e-3}
 
 
-def made(C):
+def made(C, dtype="float64"):
     layers = [Conv2D("c", 4, 3), ReLU("r"), MaxPool2D("p"), Flatten("f"), Dense("out", 3)]
-    net = Network(layers, (12, 16, C), dtype="float64", seed=3)
+    net = Network(layers, (12, 16, C), dtype=dtype, seed=3)
     rng = np.random.default_rng(1)
     net.params["c"]["b"][...] = rng.normal(size=4) / 10
     return net, rng.random((5, 12, 16, C), np.float32).astype(np.float64)  # Quantus rounds to float32
@@ -77,32 +78,37 @@ def captum_gradient(module):
     return gradient
 
 
+@pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("C", [1, 3])
-def test_max_sensitivity_is_captums(C):
+def test_max_sensitivity_is_captums(C, dtype):
     metrics = pytest.importorskip("captum.metrics")
-    net, x = made(C)
+    net, x = made(C, dtype)
     rng = streams.rng(0, "max sensitivity")
-    draws = torch.tensor(np.stack([theirs(rng.uniform(-0.1, 0.1, (1, *net.input_shape)))[0] for _ in range(6)]))
+    draws = torch.tensor(
+        np.stack([theirs(rng.uniform(-0.1, 0.1, (1, *net.input_shape)))[0] for _ in range(6)]).astype(dtype)
+    )
     module = copy_network(net)
     gradient = captum_gradient(module)
 
     found = metrics.sensitivity_max(
         lambda inputs, target: (gradient(inputs[0] if isinstance(inputs, tuple) else inputs, target),),
-        to_torch(x),
+        to_torch(x, dtype),
         lambda inputs, radius: inputs + draws.repeat(len(inputs) // 6, 1, 1, 1),
         perturb_radius=0.1,
         n_perturb_samples=6,
         target=torch.tensor(TARGET),
     )
     ours = robustness.max_sensitivity(net, x, TARGET, saliency.gradient, 0.1, 6)
-    np.testing.assert_allclose(ours, found.numpy(), rtol=EXACT)
+    np.testing.assert_allclose(ours, found.numpy(), rtol=TOLERANCE[dtype])
 
 
+@pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("normalize", [False, True])
-def test_infidelity_is_captums(normalize):
+def test_infidelity_is_captums(normalize, dtype):
     metrics = pytest.importorskip("captum.metrics")
-    net, x = made(3)
-    noise = torch.tensor(theirs(0.2 * streams.rng(0, "infidelity").standard_normal((7, *net.input_shape))))
+    net, x = made(3, dtype)
+    noise = streams.rng(0, "infidelity").standard_normal((7, *net.input_shape))
+    noise = torch.tensor(theirs(0.2 * noise).astype(dtype))
     found = saliency.gradient(net, x, TARGET) * np.random.default_rng(0).random(x.shape)
 
     def perturb(inputs):
@@ -112,14 +118,14 @@ def test_infidelity_is_captums(normalize):
     expected = metrics.infidelity(
         copy_network(net),
         perturb,
-        to_torch(x),
-        torch.tensor(theirs(found)),
+        to_torch(x, dtype),
+        torch.tensor(theirs(found).astype(dtype)),
         target=torch.tensor(TARGET),
         n_perturb_samples=7,
         normalize=normalize,
     )
     ours = robustness.infidelity(net, x, found, TARGET, 0.2, 7, normalize)
-    np.testing.assert_allclose(ours, expected.numpy(), rtol=1e-8)  # differences of squares cancel
+    np.testing.assert_allclose(ours, expected.numpy(), rtol=TOLERANCE[dtype])
 
 
 @pytest.fixture(scope="module")
@@ -240,7 +246,7 @@ def test_randomization_is_quantus_with_the_same_weights_drawn(quantus, monkeypat
     metric(Double(net), theirs(x), TARGET, None, explain_func=absolute, channel_first=True)
     ours = randomization.model_parameter_randomization(net, x, TARGET, saliency.gradient)
     for name, row in zip(names, ours.absolute):
-        np.testing.assert_allclose(row, metric.evaluation_scores[name], rtol=1e-9)
+        np.testing.assert_allclose(row, metric.evaluation_scores[name], rtol=EXACT)
 
 
 def test_structural_similarity_is_scikit_images_by_the_authors_constants():
@@ -261,5 +267,5 @@ def test_completeness_is_the_convergence_delta_of_captum():
     )
     gap = faithfulness.completeness(net, x, to_ours(ways), TARGET, 0.3)
     assert np.abs(delta.numpy()).min() > 1e-6
-    np.testing.assert_allclose(gap, delta.numpy(), rtol=1e-8)
+    np.testing.assert_allclose(gap, delta.numpy(), rtol=EXACT)
     assert maps.signed(to_ours(ways)).shape == (5, 12, 16)
