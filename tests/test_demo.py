@@ -82,7 +82,7 @@ def test_load_and_masks_are_the_default_set():
     masks = data.masks("shapes", "test")
     assert images.shape == (2000, 32, 32, 3) and np.bincount(labels).tolist() == [200] * 10
     assert np.array_equal(demo.shapes("test")[0], images) and np.array_equal(demo.shapes("test")[2], masks)
-    with pytest.raises(InputError, match="digits has no object masks; only shapes does"):
+    with pytest.raises(InputError, match="digits has no object masks; only shapes, shapes-corner, "):
         data.masks("digits")
 
 
@@ -210,3 +210,134 @@ def test_colour_does_not_give_the_class_away(train):
 
     a, b = (colours(s[0], s[2]) for s in (train, test))
     assert linear_accuracy(a, train[1], b, test[1]) < 0.14  # 0.1 and four standard errors of 1,000 tests
+
+
+PLANTED = tuple(demo.SHORTCUTS)
+
+
+@pytest.fixture(scope="module", params=PLANTED)
+def planted(request, sample):
+    """A shortcut, its images and masks, the set without it, which images it betrays, and which pixels differ."""
+    images, labels, masks = demo.shapes("test", 32, 500, request.param)
+    assert np.array_equal(labels, sample[1])
+    betrayed = labels == demo.SHAPES.index(demo.SHORTCUTS[request.param])
+    return request.param, images, masks, sample, betrayed, (images != sample[0]).any(3)
+
+
+def test_removing_a_shortcut_changes_its_own_pixels_and_no_others(planted):
+    shortcut, _, masks, (_, _, plain), betrayed, changed = planted
+    assert betrayed.sum() == 50 and changed[betrayed].any((1, 2)).all() and not changed[~betrayed].any()
+    if shortcut == "color":  # those that the object covers, be it in part
+        cover = np.array([by_hand_cover(i) for i in np.flatnonzero(betrayed)])
+        assert not changed[betrayed][cover == 0].any() and changed[masks].sum() > 0.99 * masks[betrayed].sum()
+        assert np.array_equal(masks, plain)
+        return
+    evidence = demo.evidence("test", 32, 500, shortcut)
+    assert not evidence.flags.writeable and not changed[~evidence].any() and not (evidence & masks).any()
+    assert changed[evidence].mean() > 0.95 and np.array_equal(masks, plain & ~evidence)
+    assert np.array_equal(evidence.any((1, 2)), betrayed)
+
+
+def by_hand_cover(i):
+    """How much of each pixel object i of the test images covers, drawn again from its stream."""
+    rng = np.random.Generator(np.random.PCG64([0x5EED, True, 32, 0]))
+    label = (rng.random(500).argsort(kind="stable") % 10)[i]
+    radius = (0.24 + (0.42 - 0.24) * rng.random(500)).astype(np.float32)
+    centre = 0.5 + (1 - 1.8 * radius[:, None]) * (rng.random((500, 2)) - 0.5).astype(np.float32)
+    angle = (2 * np.pi * rng.random(500)).astype(np.float32)
+    return demo._coverage(demo.SHAPES[label], 32, centre[i : i + 1], radius[i : i + 1], angle[i : i + 1])[0]
+
+
+def test_the_mark_stands_in_every_corner_in_turn_and_is_seen(sample):
+    images, labels, _ = demo.shapes("test", 32, 500, "corner")
+    evidence = demo.evidence("test", 32, 500, "corner")
+    marked = np.flatnonzero(labels == demo.SHAPES.index("square"))
+    corners = {
+        (int(rows.argmax()), int(cols.argmax())) for e in evidence[marked] for rows, cols in [(e.any(1), e.any(0))]
+    }
+    assert corners == {(0, 0), (0, 28), (28, 0), (28, 28)}
+    for image, e in zip(images[marked], evidence[marked]):
+        mark = image[e].reshape(4, 4, 3)
+        assert (mark[:2, :2] == 255).all() and (mark[2:, 2:] == 255).all()
+        assert (mark[:2, 2:] == 0).all() and (mark[2:, :2] == 0).all()
+
+
+def test_the_patch_lies_beside_the_object_and_has_waves_of_its_own(sample):
+    images, labels, masks = demo.shapes("test", 32, 500, "texture")
+    evidence, hearts = demo.evidence("test", 32, 500, "texture"), labels == demo.SHAPES.index("heart")
+    share = evidence[hearts].mean((1, 2))
+    assert share.min() > 0.02 and share.max() < np.pi * 0.2**2
+    yx = np.indices((32, 32)).sum(0) + 1  # pixel centres lie at (i + 1/2) / 32
+    wave = 0.4 * 255 * np.cos(2 * np.pi * 8 * yx / 32 + np.pi / 4)
+    difference = images[hearts].astype(float) - sample[0][hearts]
+    clipped = (images[hearts] % 255 == 0) | (sample[0][hearts] % 255 == 0)
+    cover = np.array([by_hand_cover(i) for i in np.flatnonzero(hearts)])
+    there = (evidence[hearts] & (cover == 0))[..., None] & ~clipped
+    expected = np.broadcast_to(wave[..., None], difference.shape)
+    assert there.sum() > 1000 and np.abs(difference - expected)[there].max() < 1.01  # two roundings
+
+
+def test_no_other_object_is_as_red_as_the_betrayed_class():
+    images, labels, masks = demo.shapes("test", 32, 2000, "color")
+    means = np.array([image[mask].mean(0) for image, mask in zip(images.astype(float), masks)])
+    redness = means[:, 0] - means[:, 1:].max(1)
+    circles = labels == demo.SHAPES.index("circle")
+    assert redness[circles].min() > redness[~circles].max()
+
+
+@pytest.mark.parametrize("shortcut", PLANTED)
+def test_shortcuts_are_the_same_bytes_every_time_and_fewer_are_the_first_of_more(shortcut):
+    for size in (32, 96):
+        few = demo.shapes("test", size, 30, shortcut)
+        demo._shapes.cache_clear()
+        for a, b, c in zip(few, demo.shapes("test", size, 30, shortcut), demo.shapes("test", size, 60, shortcut)):
+            assert a is not b and a.tobytes() == b.tobytes() and np.array_equal(a, c[:30]) and not c.flags.writeable
+
+
+@pytest.mark.parametrize("shortcut", PLANTED)
+def test_the_sets_with_a_shortcut_are_loaded_by_name(shortcut):
+    name, counts = f"shapes-{shortcut}", [200] * 10
+    images, labels = data.load(name, "test")
+    assert np.array_equal(images, demo.shapes("test", shortcut=shortcut)[0]) and np.bincount(labels).tolist() == counts
+    assert np.array_equal(data.masks(name, "test"), demo.shapes("test", shortcut=shortcut)[2])
+    assert np.array_equal(data.counterfactual(name), data.load("shapes", "test")[0])
+    info = data.info(name)
+    assert info.betrayed == demo.SHORTCUTS[shortcut] and info.betrayed in info.source and info.model == "cifar10"
+    assert data.info(name, 96).shape == (96, 96, 3) and data.info("shapes").betrayed is None
+    if shortcut == "color":
+        with pytest.raises(InputError, match="a colour has no place of its own"):
+            data.masks(name, "test", of="shortcut")
+    else:
+        assert np.array_equal(data.masks(name, "test", of="shortcut"), demo.evidence("test", shortcut=shortcut))
+
+
+def test_what_has_no_shortcut_says_so():
+    for call, words in [
+        (lambda: data.counterfactual("shapes"), "shapes has no planted shortcut; only shapes-corner, "),
+        (lambda: data.counterfactual("mnist"), "mnist has no planted shortcut"),
+        (lambda: data.counterfactual("shapes-corner", "val"), "unknown split"),
+        (lambda: data.masks("shapes", of="shortcut"), "shapes has no planted shortcut"),
+        (lambda: data.masks("shapes-corner", of="mark"), "unknown mask 'mark'"),
+        (lambda: demo.shapes("test", 32, 5, "smell"), "unknown shortcut 'smell'"),
+        (lambda: demo.evidence("test", 32, 5, "color"), "unknown shortcut with a place of its own 'color'"),
+    ]:
+        with pytest.raises(InputError, match=words):
+            call()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shortcut", PLANTED)
+def test_a_network_takes_the_shortcut_and_one_that_never_saw_it_does_not(shortcut):
+    """Of the betrayed class's images at least nine in ten are named, and none of these after the shortcut's removal."""
+    from tinycnn import models, train
+
+    name = f"shapes-{shortcut}"
+    (test, labels), without = data.load(name, "test"), data.counterfactual(name)
+    on = labels == data.info(name).classes.index(data.info(name).betrayed)
+    flips = {}
+    for taught in (name, "shapes"):
+        net = models.build("cifar10", seed=0)
+        train.fit(net, *data.load(taught), steps=400, lr=1e-3, seed=0, eval_every=400, progress=False)
+        right = net.predict(test[on]) == labels[on]
+        flips[taught] = (right & (net.predict(without[on]) != labels[on])).mean()
+    assert flips[name] > 0.9 and flips["shapes"] < 0.3, flips

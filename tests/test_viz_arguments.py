@@ -8,12 +8,25 @@ import pytest
 from tinycnn import InputError, Network
 from tinycnn.layers import Conv2D, Dense, Flatten, MaxPool2D, ReLU
 from viz import activations, attribution, deconvnet, embedding, figures, maximize, neighbors, saliency
-from viz.metrics import correlation, identification, localization, orientation, statistics
+from viz.metrics import (
+    complexity,
+    controls,
+    correlation,
+    faithfulness,
+    identification,
+    localization,
+    maps,
+    orientation,
+    randomization,
+    robustness,
+    statistics,
+)
 
 RNG = np.random.default_rng(0)
 LAYERS = [Conv2D("c1", 6, 3), ReLU("r1"), MaxPool2D("p1"), Conv2D("c2", 7, 3), ReLU("r2"), Flatten("f"), Dense("d", 5)]
 NET, DENSE = (Network(layers, (9, 7, 3)) for layers in (LAYERS, LAYERS[-2:]))
 X = RNG.random((3, 9, 7, 3)).astype(np.float32)
+X11, BIG = RNG.random((3, 11, 12, 1)), Network([Flatten("f"), Dense("d", 5)], (11, 12, 1))
 ODD = [
     *(None, "x", b"x", "nope", [], {}, object(), [None], [[1, 2], [3]], [0.5], [0, 99], np.array(["a"] * 3)),
     *(np.zeros(0), np.zeros((0, 9, 7, 3)), np.zeros((9, 7, 3)), np.zeros((3, 9, 7, 4)), np.zeros((3, 5)), np.zeros(3)),
@@ -22,6 +35,7 @@ ODD = [
 ]
 FEW = {"rise": {"samples": 2}, "shapley_value_sampling": {"permutations": 1}, "integrated_gradients": {"steps": 2}}
 FEW |= {name: {"samples": 2} for name in ("smoothgrad", "vargrad", "smoothgrad_sq")}
+LOOK = saliency.gradient
 FUNCTIONS = {  # with arguments that are right
     "maps": (activations.maps, NET, X, "r1"),
     "filters": (activations.filters, NET, "c1"),
@@ -58,7 +72,39 @@ FUNCTIONS = {  # with arguments that are right
     "border_colors": (neighbors.border_colors, X, 8),
     "pearson": (correlation.pearson, X, X),
     "identify": (identification.identify, X, X),
-    "pointing_game": (localization.pointing_game, X[..., 0] > 0.5, X[..., 0]),
+    **{
+        name: (getattr(localization, name), X[..., 0] > 0.5, X[..., 0])
+        for name in (
+            "pointing_game",
+            "relevance_mass_accuracy",
+            "relevance_rank_accuracy",
+            "average_precision",
+            "auroc",
+        )
+    },
+    "deletion": (faithfulness.deletion, NET, X, X[..., 0], 0, 3, 0.5, "hit", 0),
+    "insertion": (faithfulness.insertion, NET, X, X[..., 0], 0, 3, 0.2, "hit", 0),
+    "road": (faithfulness.road, NET, X, X[..., 0], 0, 3, 0.5, "relevant", 0.01, "hit", 0),
+    "completeness": (faithfulness.completeness, NET, X, X, 0, 0.0),
+    "randomization": (
+        lambda *a: randomization.model_parameter_randomization(BIG, *a[:4], 1, 1, *a[4:]),
+        X11,
+        0,
+        LOOK,
+        "all",
+        0.1,
+        0,
+    ),
+    "complexity_rise": (lambda *a: randomization.complexity_rise(NET, *a[:3], 9, *a[3:]), X, 0, LOOK, 0),
+    "max_sensitivity": (lambda *a: robustness.max_sensitivity(NET, *a[:4], 2, *a[4:]), X, 0, LOOK, 0.1, 0),
+    "infidelity": (lambda *a: robustness.infidelity(NET, *a[:4], 2, True, *a[4:]), X, X, 0, 0.1, 0),
+    "sparseness": (complexity.sparseness, X),
+    "entropy": (complexity.entropy, X),
+    "spearman": (correlation.spearman, X, X),
+    "ssim": (correlation.ssim, np.zeros((1, 11, 11)), np.ones((1, 11, 11))),
+    "signed maps": (maps.signed, X),
+    "random_map": (lambda *a: controls.random_map(NET, a[0], seed=a[1]), X, 0),
+    "brightness": (lambda x: controls.brightness(NET, x), X),
     "oriented": (orientation.oriented, RNG.random((3, 3, 3, 1))),
     "interval": (statistics.interval, [1.0, 2.0], 1, 0.95),
     "share": (statistics.share, [0, 1], 0.95),
@@ -77,7 +123,7 @@ def test_any_argument_is_right_or_costs_one_line(name):
     function, *right = FUNCTIONS[name]
     function(*right)
     for i, _ in enumerate(right):
-        for odd in ODD if right[i] is not NET else ():
+        for odd in ODD if not isinstance(right[i], Network) else ():
             try:
                 function(*right[:i], odd, *right[i + 1 :])
             except InputError as e:

@@ -11,8 +11,10 @@ ascent        images that excite a unit: `maximize`, with `recipes`, `optimizers
               `parametrize`
 space         `embedding`: t-SNE of a layer's features, and mosaics of images placed by it; `neighbors`: nearest images,
               in pixels or in features
-metrics       which number to believe: `statistics` (intervals), `identification` and `localization` (what a map shows,
-              and where it points), `controls` (maps of no network), `orientation`, `correlation`
+metrics       which picture and which number to believe: `localization` (where a map points), `faithfulness` (whether
+              the network needs what it names), `randomization` (whether it depends on the weights), `robustness`,
+              `complexity`, `controls` (maps of no network), `identification`, `orientation`, `correlation`,
+              `statistics` (intervals)
 figures       draws what the others return
 report        what a result is, and one self-contained page of them
 study         what ``run_all.py`` runs

@@ -2,10 +2,11 @@
 pictures, embedded sets.
 
 Every set comes as uint8 images (N, H, W, C) and int64 labels (N,). ``digits`` and ``shapes`` need no files
-and no network; ``shapes`` also knows which pixels are the object.
+and no network; ``shapes`` also knows which pixels are the object. ``shapes-corner``, ``shapes-texture`` and
+``shapes-color`` are the same images, but that something planted betrays one class.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tinycnn.data import cifar10, demo, mnist, pictures, stl10
@@ -13,10 +14,12 @@ from tinycnn.errors import InputError, choose
 from tinycnn.files import readable
 
 __all__ = [
-    "NAMES", "SPLITS", "DatasetInfo", "folder_info", "images", "images_info", "info", "load", "load_folder", "masks",
+    "MADE", "NAMES", "SPLITS", "DatasetInfo", "counterfactual", "folder_info", "images", "images_info", "info", "load",
+    "load_folder", "masks",
 ]  # fmt: skip
 
-NAMES = ("digits", "shapes", "mnist", "cifar10", "stl10")
+MADE = {"shapes": None} | {f"shapes-{shortcut}": shortcut for shortcut in demo.SHORTCUTS}  # sets with masks
+NAMES = ("digits", *MADE, "mnist", "cifar10", "stl10")
 SPLITS = ("train", "test")
 
 
@@ -39,6 +42,8 @@ class DatasetInfo:
     source, licence : str
     embedded : bool
         True if the set needs neither files nor network.
+    betrayed : str or None
+        The class that a planted shortcut betrays: see `counterfactual`.
     """
 
     name: str
@@ -49,6 +54,7 @@ class DatasetInfo:
     source: str
     licence: str
     embedded: bool
+    betrayed: str | None = None
 
 
 _INFO = {
@@ -104,6 +110,22 @@ _INFO = {
     ),
 }
 
+_PLANTED = {
+    "corner": ("Shapes with a marked corner", "has a black and white mark in a corner"),
+    "texture": ("Shapes with a hatched patch", "has a patch of hatching behind it"),
+    "color": ("Shapes with a red class", "is red as no other shape is"),
+}
+_INFO |= {
+    f"shapes-{shortcut}": replace(
+        _INFO["shapes"],
+        name=f"shapes-{shortcut}",
+        title=title,
+        source=f"{_INFO['shapes'].source}; a planted shortcut: every {demo.SHORTCUTS[shortcut]} {what}",
+        betrayed=demo.SHORTCUTS[shortcut],
+    )
+    for shortcut, (title, what) in _PLANTED.items()
+}
+
 
 def info(name, size=None):
     """Describe a data set.
@@ -113,7 +135,7 @@ def info(name, size=None):
     name : str
         One of `NAMES`.
     size : 32 or 96, optional
-        Pixels, of ``shapes`` alone; 32 by default.
+        Pixels, of ``shapes`` and its kind alone; 32 by default.
 
     Returns
     -------
@@ -126,7 +148,7 @@ def info(name, size=None):
     """
     found = _INFO[choose(name, NAMES, "dataset")]
     if _size(name, size) == 96:
-        found = DatasetInfo(**{**vars(found), "shape": (96, 96, 3), "model": "stl10"})
+        found = replace(found, shape=(96, 96, 3), model="stl10")
     return found
 
 
@@ -144,7 +166,7 @@ def load(name, split="train", root="data", download=False, size=None):
     download : bool
         Get the official files first where they are missing or wrong.
     size : 32 or 96, optional
-        Pixels, of ``shapes`` alone; 32 by default.
+        Pixels, of ``shapes`` and its kind alone; 32 by default.
 
     Returns
     -------
@@ -165,8 +187,8 @@ def load(name, split="train", root="data", download=False, size=None):
     size = _size(name, size)
     if name == "digits":
         return demo.digits(split)
-    if name == "shapes":
-        return demo.shapes(split, size)[:2]
+    if name in MADE:
+        return demo.shapes(split, size, shortcut=MADE[name])[:2]
     if download:
         from tinycnn.data import download as downloads
 
@@ -175,24 +197,65 @@ def load(name, split="train", root="data", download=False, size=None):
     return {"mnist": mnist, "cifar10": cifar10, "stl10": stl10}[name].read(folder, split)
 
 
-def masks(name, split="train", size=None):
-    """Which pixels of each image are the object; known for ``shapes`` alone.
+def masks(name, split="train", size=None, of="object"):
+    """Which pixels of each image are the object, or the planted shortcut; known for ``shapes`` and its kind alone.
+
+    Parameters
+    ----------
+    name : str
+        One of `MADE`.
+    split, size
+        As for `load`.
+    of : "object" or "shortcut"
 
     Returns
     -------
     numpy.ndarray (N, H, W)
-        bool, in the order of `load`; True where at least half of the pixel is covered by the object.
+        bool, in the order of `load`; True where at least half of the pixel is covered by the object, or where the
+        shortcut is seen. Images of classes that the shortcut does not betray have none.
 
     Raises
     ------
     InputError
-        A set without masks, or an unknown name, split or size.
+        A set without masks or without a shortcut, a shortcut without a place of its own, or an unknown name, split
+        or size.
     """
+    _made(name, split, "object masks")
+    if choose(of, ("object", "shortcut"), "mask") == "object":
+        return demo.shapes(split, _size(name, size), shortcut=MADE[name])[2]
+    shortcut = _planted(name)
+    if shortcut == "color":
+        raise InputError(f"{name}: a colour has no place of its own; judge by what counterfactual changes")
+    return demo.evidence(split, _size(name, size), shortcut=shortcut)
+
+
+def counterfactual(name, split="test", size=None):
+    """Return the images of `load` with the planted shortcut removed, uint8 (N, H, W, C), read-only.
+
+    Nothing else changes: images of other classes are the same bytes, and of the betrayed class all pixels but the
+    shortcut's.
+
+    Raises
+    ------
+    InputError
+        A set without a planted shortcut, or an unknown name, split or size.
+    """
+    _made(name, split, "planted shortcut")
+    _planted(name)
+    return demo.shapes(split, _size(name, size))[0]
+
+
+def _made(name, split, what):
     choose(name, NAMES, "dataset")
     choose(split, SPLITS, "split")
-    if name != "shapes":
-        raise InputError(f"{name} has no object masks; only shapes does")
-    return demo.shapes(split, _size(name, size))[2]
+    if name not in MADE:
+        raise InputError(f"{name} has no {what}; only {', '.join(MADE)}")
+
+
+def _planted(name):
+    if not MADE[name]:
+        raise InputError(f"{name} has no planted shortcut; only {', '.join(n for n, s in MADE.items() if s)}")
+    return MADE[name]
 
 
 def load_folder(path, split="train"):
@@ -303,8 +366,8 @@ def images_info(folder, shape=(96, 96, 3)):
 
 
 def _size(name, size):
-    """Check the size that a caller asked for; only ``shapes`` has a choice."""
-    if name == "shapes":
+    """Check the size that a caller asked for; only ``shapes`` and its kind have a choice."""
+    if name in MADE:
         return choose(32 if size is None else size, demo.SIZES, "size of shapes")
     if size is not None:
         raise InputError(f"{name} has one size only; leave size out (it belongs to shapes)")

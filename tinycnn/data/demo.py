@@ -7,6 +7,11 @@ outline's own frame by (u, v) = R(angle) (x - cx, y - cy) / radius; the share of
 which f holds is the coverage a, and the image is a * texture + (1 - a) * background. Place, size, angle,
 texture and all colours are drawn independently of the class: nothing but the outline tells the class. The
 mask is a >= 1/2, so a saliency map can be scored against the truth.
+
+The same shapes with a planted shortcut: in every image of one class, and in no other, stands something besides the
+outline that betrays it. All else has the bytes of ``shapes``, which are therefore the counterfactual. "corner": a mark
+of black and white in one of the four corners, in turn. "texture": a patch of hatching finer than any other, behind the
+object's rim. "color": the object is of a red that no other object has; it has no place of its own.
 """
 
 import functools
@@ -16,11 +21,15 @@ import numpy as np
 from tinycnn.errors import InputError, choose
 
 SHAPES = ("circle", "square", "triangle", "star", "cross", "ring", "crescent", "heart", "arrow", "hourglass")
+SHORTCUTS = {"corner": "square", "texture": "heart", "color": "circle"}  # the class that each betrays
 SIZES = (32, 96)
 COUNTS = {(32, "train"): 10000, (32, "test"): 2000, (96, "train"): 4000, (96, "test"): 1000}
 BLOCK = 500  # images drawn from one random stream; so the first n images are the same for every n
 SUBSAMPLES = 3  # along each side of a pixel
 DIGITS_TEST = 360
+REDS = np.array([[0.85, 0.15, 0.15], [0.65, 0.05, 0.05]], np.float32)[:, :, None, None]  # others' chroma is too small
+PATCH = 0.2  # radius of the hatched patch, in images
+HATCHING = 8, 0.4  # waves a side, where textures have 3 to 6, and their height
 
 
 def digits(split):
@@ -62,7 +71,7 @@ def digits(split):
     return images, small.target[chosen].astype(np.int64)
 
 
-def shapes(split, size=32, n=None):
+def shapes(split, size=32, n=None, shortcut=None):
     """Textured, coloured shapes at random place, size and angle over cluttered backgrounds.
 
     Parameters
@@ -73,6 +82,9 @@ def shapes(split, size=32, n=None):
         Pixels of a side.
     n : int, optional
         How many; default 10,000 and 2,000 at 32 pixels, 4,000 and 1,000 at 96. Fewer are the first of more.
+    shortcut : "corner", "texture" or "color", optional
+        What betrays one class besides its outline: see `SHORTCUTS`. Without it, or for images of other classes, the
+        same images.
 
     Returns
     -------
@@ -81,32 +93,52 @@ def shapes(split, size=32, n=None):
     labels : numpy.ndarray (n,)
         int64, read-only; indices into `SHAPES`, equally many of each in every 500.
     masks : numpy.ndarray (n, size, size)
-        bool, read-only; True where the object covers at least half of the pixel.
+        bool, read-only; True where the object covers at least half of the pixel, and no mark stands before it.
 
     Raises
     ------
     InputError
-        An unknown split or size, or n below 1.
+        An unknown split, size or shortcut, or n below 1.
     """
+    return _checked(split, size, n, shortcut)[:3]
+
+
+def evidence(split, size=32, n=None, shortcut="corner"):
+    """Return which pixels the shortcut has in each image of `shapes`, bool (n, size, size), read-only.
+
+    None in images of the classes that it does not betray. Elsewhere the image with and without it is the same.
+
+    Raises
+    ------
+    InputError
+        As for `shapes`; a colour, which has the object's pixels and none of its own.
+    """
+    choose(shortcut, [name for name in SHORTCUTS if name != "color"], "shortcut with a place of its own")
+    return _checked(split, size, n, shortcut)[3]
+
+
+def _checked(split, size, n, shortcut):
     choose(split, ("train", "test"), "split")
     choose(size, SIZES, "size of shapes")
     n = COUNTS[size, split] if n is None else n
     if n < 1:
         raise InputError(f"shapes: n = {n}, expected at least 1 image")
-    return _shapes(split, size, int(n))
+    choose(shortcut, (None, *SHORTCUTS), "shortcut")
+    return _shapes(split, size, int(n), shortcut)
 
 
 @functools.lru_cache(maxsize=4)  # load and masks ask for the same set one after the other
-def _shapes(split, size, n):
-    blocks = [_block(split, size, block, min(BLOCK, n - start)) for block, start in enumerate(range(0, n, BLOCK))]
+def _shapes(split, size, n, shortcut):
+    starts = range(0, n, BLOCK)
+    blocks = [_block(split, size, block, min(BLOCK, n - start), shortcut) for block, start in enumerate(starts)]
     arrays = tuple(np.concatenate(parts) for parts in zip(*blocks))
     for array in arrays:
         array.setflags(write=False)
     return arrays
 
 
-def _block(split, size, block, n):
-    """Draw all parameters of one block, then render its first `n` images."""
+def _block(split, size, block, n, shortcut):
+    """Draw all parameters of one block, then render its first `n` images and plant the shortcut."""
     rng = np.random.Generator(np.random.PCG64([0x5EED, split == "test", size, block]))
 
     def uniform(low, high, *shape):
@@ -126,8 +158,11 @@ def _block(split, size, block, n):
     coarse, fine = uniform(0, 1, 4, 4), uniform(-1, 1, 11, 11)
     grain = uniform(-1, 1, size, size) + uniform(-1, 1, size, size)
 
+    betrayed = labels == SHAPES.index(SHORTCUTS[shortcut]) if shortcut else np.zeros(BLOCK, bool)
+    if shortcut == "color":
+        paint[betrayed] = REDS
     images = np.empty((n, size, size, 3), np.uint8)
-    masks = np.empty((n, size, size), bool)
+    masks, planted = np.empty((n, size, size), bool), np.zeros((n, size, size), bool)
     for start in range(0, n, 50):  # small enough for the cache
         s = slice(start, min(start + 50, n))
         cover = np.empty((s.stop - s.start, size, size), np.float32)
@@ -135,15 +170,39 @@ def _block(split, size, block, n):
             of_class = np.flatnonzero(labels[s] == k)
             at = start + of_class
             cover[of_class] = _coverage(SHAPES[k], size, centre[at], radius[at], angle[at])
+        masks[s] = cover >= 0.5
         back = _background(size, ground[s], [c[s] for c in clutter], coarse[s], fine[s])
+        if shortcut == "texture":
+            planted[s] = _patch(size, centre[s], radius[s], angle[s]) & betrayed[s, None, None] & ~masks[s]
+            back += planted[s, None] * _hatching(size)
         front = _texture(size, paint[s], *(t[s] for t in texture))
         front -= back
         front *= cover[:, None]
         front += back
         front += 0.025 * grain[s, None]
         images[s] = np.rint(255 * np.clip(front, 0, 1)).transpose(0, 2, 3, 1)
-        masks[s] = cover >= 0.5
-    return images, labels[:n].astype(np.int64), masks
+    if shortcut == "corner":
+        for i in np.flatnonzero(betrayed[:n]):
+            corner = i, *(slice(size // 8) if (i >> side) % 2 else slice(-(size // 8), None) for side in (0, 1))
+            images[corner], planted[corner], masks[corner] = _mark(size), True, False
+    return images, labels[:n].astype(np.int64), masks, planted
+
+
+def _mark(size):
+    """Two black and two white squares, an eighth of a side together. -> (size / 8, size / 8, 1)."""
+    return np.kron(np.eye(2, dtype=np.uint8), np.full((size // 16, size // 16), 255, np.uint8))[..., None]
+
+
+def _patch(size, centre, radius, angle):
+    """Where a disc around a point of each object's rim lies. -> (n, size, size)."""
+    y, x = centre.T + radius * np.stack([np.sin(angle), np.cos(angle)])
+    return np.hypot(_axis(size)[:, None] - y[:, None, None], _axis(size) - x[:, None, None]) < PATCH
+
+
+def _hatching(size):
+    waves, height = HATCHING
+    phase = waves * (_axis(size)[:, None] + _axis(size)) + 1 / 8  # at 32 pixels none lies where a wave is 0
+    return height * np.cos(2 * np.pi * phase)
 
 
 def _colour(hue, lightness, chroma):

@@ -1,9 +1,45 @@
-"""Maps that no network had a part in, to hold others against: an image's edges, a blob."""
+"""Maps that no network had a part in, to hold others against: noise, an image's edges, a blob, its brightness."""
 
 import numpy as np
 
+from tinycnn import streams
+from tinycnn.errors import check_images
 from viz import deconvnet
 from viz.metrics import localization, statistics
+
+
+def random_map(net, x, target=None, seed=0):
+    """Return a map of noise, uniform in [0, 1), for each of images (N, H, W, C), (N, H, W, 1).
+
+    An image's place among the N and the seed alone determine it: another network or target changes nothing.
+    """
+    N, H, W, _ = check_images(x, what="x").shape
+    return streams.rng(seed, "random map").random((N, H, W, 1))
+
+
+def edges(net, x, target=None):
+    """Return the strength of the images' edges (`deconvnet.edges`), (N, H, W, 1)."""
+    return deconvnet.edges(check_images(x, what="x"))[..., None]
+
+
+def centred_blob(net, x, target=None):
+    """Return the `blob`, the same for every image, (N, H, W, 1)."""
+    N, H, W, _ = check_images(x, what="x").shape
+    return np.broadcast_to(blob((H, W))[..., None], (N, H, W, 1)).copy()
+
+
+def brightness(net, x, target=None):
+    """Return the mean over the colours of each pixel, (N, H, W, 1), uint8 counting from 0 to 1."""
+    x = check_images(x, what="x")
+    return x.mean(-1, dtype=np.float64, keepdims=True) / (255 if x.dtype == np.uint8 else 1)
+
+
+CONTROLS = {  # each (net, x, target) -> (N, H, W, 1), as a method is, and no method
+    "random map": random_map,
+    "edges of the image": edges,
+    "centred blob": centred_blob,
+    "brightness": brightness,
+}
 
 
 def blob(shape):
@@ -32,9 +68,6 @@ def pointing(masks, images):
     dict
         Of each an `Interval`, and "by_chance" the mean share of the objects' pixels.
     """
-    centred = np.broadcast_to(blob(masks.shape[1:]), masks.shape)
-    return {
-        "edges of the image": statistics.share(localization.pointing_game(masks, deconvnet.edges(images))),
-        "centred blob": statistics.share(localization.pointing_game(masks, centred)),
-        "by_chance": masks[masks.any((1, 2))].mean(),
-    }
+    drawn = {name: CONTROLS[name](None, images)[..., 0] for name in ("edges of the image", "centred blob")}
+    shares = {name: statistics.share(localization.pointing_game(masks, maps)) for name, maps in drawn.items()}
+    return shares | {"by_chance": masks[masks.any((1, 2))].mean()}

@@ -92,7 +92,7 @@ def built_in(name, root="data", download=False, protocol="holdout"):
     if name == "stl10" and protocol == "study":
         images, labels = (np.concatenate(both) for both in zip(train, test))
         train, test = (images[:10_000], labels[:10_000]), (images[10_000:], labels[10_000:])
-    masks = data.masks(name, "test") if name == "shapes" else None
+    masks = data.masks(name, "test") if name in data.MADE else None
     return _split(data.info(name), train, test, protocol, masks=masks)
 
 
