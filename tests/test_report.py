@@ -177,7 +177,8 @@ def test_no_number_is_lost_between_metrics_and_tables(metrics, tables):
         (None, "–"),
         (INTERVAL, "1 (0 to 2)"),
         (INTERVAL | {"n": 1200}, "1 (0 to 2; n = 1,200)"),
-        ({"mean": None, "low": None, "high": None, "n": 0}, "– (– to –; n = 0)"),
+        ({"mean": None, "low": None, "high": None, "n": 0}, "– (n = 0)"),
+        ({"mean": 1.5, "low": None, "high": None, "n": 1}, "1.5 (n = 1)"),
         (3, "3"),
         (13000, "13,000"),
         (0.12346, "0.1235"),
@@ -189,6 +190,12 @@ def test_no_number_is_lost_between_metrics_and_tables(metrics, tables):
 )
 def test_numbers_read_as_a_person_writes_them(value, text):
     assert text_.number(value) == text
+
+
+def test_one_of_a_kind_has_no_plural_and_no_interval():
+    assert [text_.counted(n, "network") for n in (1, 3, 1200)] == ["1 network", "3 networks", "1,200 networks"]
+    one = {"mean": 0.5, "low": None, "high": None}
+    assert (text_.span(one), text_.span_percent(one)) == ("0.50", "50.0 %")
 
 
 def test_results_come_back_from_disk_only_if_they_are_whole(tmp_path):

@@ -21,7 +21,7 @@ from PIL import Image
 from tinycnn import files
 
 from . import results
-from .text import FILTERS
+from .text import FILTERS, counted
 
 LARGEST_PNG = 250_000  # bytes; a page of three sets of colour photographs must stay under 25 MB
 STRIP, NARROWEST = 1.6, 0.36  # width over height from which a figure has a row; the least share of a row for a figure
@@ -100,7 +100,7 @@ class Section:
     @property
     def title(self):
         """The data set's name, with the number of networks where they are several."""
-        return self.info.title + (f", {len(self.seeds)} networks" if self.seeds else "")
+        return self.info.title + (", " + counted(len(self.seeds), "network") if self.seeds else "")
 
     @property
     def numbers(self):

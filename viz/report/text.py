@@ -9,8 +9,9 @@ def number(value):
     if _undefined(value):
         return "\N{EN DASH}"
     if isinstance(value, dict):
-        count = f"; n = {value['n']:,}" if "n" in value else ""
-        return "{} ({} to {}{})".format(*(number(value[k]) for k in ("mean", "low", "high")), count)
+        bounds = "" if _undefined(value["low"]) else f"{number(value['low'])} to {number(value['high'])}"
+        inside = "; ".join(filter(None, [bounds, f"n = {value['n']:,}" if "n" in value else ""]))
+        return number(value["mean"]) + (f" ({inside})" if inside else "")
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return ", ".join(map(number, value)) if isinstance(value, (list, tuple)) else str(value)
     if isinstance(value, int):
@@ -25,7 +26,7 @@ def percent(share, digits=1):
 
 
 def span(interval, digits=2):
-    """Return an interval {"mean", "low", "high"}: 0.31 (0.29 to 0.33); a dash for what is undefined."""
+    """Return an interval {"mean", "low", "high"}: 0.31 (0.29 to 0.33); a dash for no mean, nothing for no bounds."""
     return _span(interval, 1, digits)
 
 
@@ -49,7 +50,7 @@ def _span(interval, factor, digits, after_mean="", after_high=""):
         "\N{EN DASH}" if _undefined(interval[k]) else f"{factor * interval[k]:.{digits}f}"
         for k in ("mean", "low", "high")
     )
-    return f"{mean}{after_mean} ({low} to {high}{after_high})"
+    return mean + after_mean + ("" if _undefined(interval["low"]) else f" ({low} to {high}{after_high})")
 
 
 def _undefined(value):
@@ -60,6 +61,11 @@ def _undefined(value):
 def words(name):
     """Return an identifier as words: ``activation_maps`` -> ``activation maps``."""
     return str(name).replace("_", " ")
+
+
+def counted(count, word):
+    """Return how many there are of what a word names: "1 network", "3 networks"."""
+    return f"{count:,} {word}" + ("" if count == 1 else "s")
 
 
 def listing(values):
@@ -76,5 +82,6 @@ def duration(seconds):
 
 
 FILTERS = {
-    f.__name__: f for f in (number, percent, span, span_percent, bounds_percent, span_points, words, listing, duration)
+    f.__name__: f
+    for f in (number, percent, span, span_percent, bounds_percent, span_points, words, counted, listing, duration)
 }

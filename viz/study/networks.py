@@ -17,7 +17,7 @@ from typing import Any
 
 from tinycnn import InputError, data, files, get_ops
 from viz.report import page, results
-from viz.report.text import duration
+from viz.report.text import counted, duration
 
 from . import claims, fingerprint, recipes, records, words
 from .estimate import Estimate
@@ -290,7 +290,8 @@ def summarize(folder):
     held = _claims(networks.metrics, folder)
     summary = {"dataset": networks.info.name, "seeds": seeds, "claims": held, "stages": found}
     files.write_text(Path(folder) / "summary.json", results.dumps(summary))
-    print(f"{folder}: {len(seeds)} networks, seeds {', '.join(map(str, seeds))}", flush=True)
+    which = f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}"
+    print(f"{folder}: {counted(len(seeds), 'network')}, {which}", flush=True)
     return True
 
 
