@@ -347,7 +347,7 @@ def honest():
     return taught("shapes")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("shortcut", PLANTED)
 def test_a_network_takes_the_shortcut_and_one_that_never_saw_it_does_not(shortcut, honest):
     """The share of the betrayed class's images that are named, and no longer once the shortcut is removed."""
