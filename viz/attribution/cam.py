@@ -13,6 +13,7 @@ the same share of the map and of the image); a map that is 0 everywhere stays 0.
 """
 
 import numpy as np
+from scipy.special import softmax
 
 from tinycnn.errors import InputError
 from viz.check import batches, enlarge, floats, images_for, map_layer, passes, target_for
@@ -99,7 +100,6 @@ def score_cam(net, x, target, layer=None, *, progress=False):
         masks = (large - least) / np.where(most > least, most - least, 1)
         kept[k] = scores_at(net, masks[..., None] * seen, target[some], work)
         if k[-1] == K - 1:
-            weights = np.exp(kept - kept.max(0))
-            weights = (weights / weights.sum(0)).T[:, None, None].astype(A.dtype)
+            weights = softmax(kept, 0).T[:, None, None].astype(A.dtype)
             found[some, ..., 0] = enlarge(np.maximum((weights * A).sum(-1), 0), images.shape[1:3])
     return found

@@ -10,6 +10,7 @@ pixel are hidden together, so they share one value.
 """
 
 import numpy as np
+from scipy.special import softmax
 
 from tinycnn import streams
 from tinycnn.errors import InputError, check_seed, check_whole, is_number, shown
@@ -26,8 +27,7 @@ def scores_at(net, points, target, work, probability=False):
     trace = net.forward(points.reshape(S * N, *net.input_shape).astype(net.dtype), upto=target.layer, work=work)
     y = trace[target.layer].astype(np.float64)
     if probability:
-        y = np.exp(y - y.max(-1, keepdims=True))
-        y /= y.sum(-1, keepdims=True)
+        y = softmax(y, -1)
     return target[np.tile(np.arange(N), S)].scores(y).reshape(S, N)
 
 

@@ -19,8 +19,8 @@ from scipy.special import softmax
 
 from tinycnn import streams
 from tinycnn.errors import InputError, as_array, check_whole, choose, is_number, shown
-from viz.check import images_for, units_per_image
-from viz.metrics.maps import floats, of_pixels
+from viz.check import floats, images_for, units_per_image
+from viz.metrics.maps import of_pixels
 
 SCORES = ("probability", "hit")
 

@@ -41,9 +41,7 @@ def checked(maps, N=None, shape=None):
     if maps.ndim != 4 or maps.size == 0 or not fits:
         expected = "(N, H, W, C)" if shape is None else f"{(N, *shape)}, or of one colour"
         raise InputError(f"maps: expected shape {expected}, got {maps.shape}")
-    if not np.isfinite(maps).all():
-        raise InputError("maps: they hold NaN or infinite values")
-    return maps
+    return _finite(maps)
 
 
 def of_pixels(maps, images):
@@ -52,11 +50,10 @@ def of_pixels(maps, images):
     if maps.shape != images.shape[:3]:
         hint = "; take maps.signed or maps.absolute first" if maps.ndim == 4 else ""
         raise InputError(f"maps: expected shape {images.shape[:3]}, one number a pixel, got {maps.shape}{hint}")
+    return _finite(maps)
+
+
+def _finite(maps):
     if not np.isfinite(maps).all():
         raise InputError("maps: they hold NaN or infinite values")
     return maps
-
-
-def floats(net, images):
-    """Return images as the network sees them: of its dtype, uint8 divided by 255; not to be written to."""
-    return net.ops.to_numpy(net.ops.from_images(images))

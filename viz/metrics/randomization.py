@@ -13,10 +13,10 @@ import numpy as np
 
 from tinycnn import Network, streams
 from tinycnn.errors import InputError, check_whole, choose, is_number, shown
-from viz.check import images_for
+from viz.check import floats, images_for
 from viz.metrics import complexity
 from viz.metrics.correlation import spearman, ssim
-from viz.metrics.maps import absolute, drawn, floats, signed
+from viz.metrics.maps import absolute, drawn, signed
 
 ORDERS = ("top", "alone", "all")
 
@@ -138,7 +138,7 @@ def _mean_map(method, net, images, target, samples, noise, seed):
     if noise == 0:
         return drawn(method, net, images, target)
     x, total = floats(net, images), 0.0
-    size = noise * (x.max((1, 2, 3), keepdims=True) - x.min((1, 2, 3), keepdims=True))
+    size = noise * np.ptp(x, (1, 2, 3), keepdims=True)
     for k in range(samples):
         draws = streams.rng(seed, "noise of a test", k).standard_normal(net.input_shape)
         total = total + drawn(method, net, (x + size * draws).astype(net.dtype), target)

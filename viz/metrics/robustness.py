@@ -4,8 +4,8 @@ import numpy as np
 
 from tinycnn import streams
 from tinycnn.errors import InputError, check_whole, is_number, shown
-from viz.check import images_for, units_per_image
-from viz.metrics.maps import checked, drawn, floats
+from viz.check import floats, images_for, units_per_image
+from viz.metrics.maps import checked, drawn
 
 
 def max_sensitivity(net, x, target, method, radius=0.02, samples=10, seed=0):
