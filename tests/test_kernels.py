@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tinycnn import get_ops
 from tinycnn.ops import simd, sparse, winograd
 from tinycnn.ops.geometry import Block, windows
+from tinycnn.ops.parallel import inner
 from tinycnn.ops.simd import LANES
 from tinycnn.ops.workspace import Workspace
 
@@ -75,6 +76,28 @@ def test_a_hand_made_loop_is_the_numpy_of_its_docstring(loop, arguments):
         if isinstance(ours[name], np.ndarray):
             np.testing.assert_allclose(ours[name], plain[name], rtol=1e-5, atol=1e-5, err_msg=name)
     assert found is None or found == plain["result"]
+
+
+@pytest.mark.parametrize("length", [1, 3, 7, 15])
+def test_rows_shorter_than_a_vector_come_out_right_one_after_another(length):
+    """What goes beyond a row is overwritten by the next; behind the last, not more than a vector."""
+    loop, x, y = simd.rowwise(winograd._six, 6), array(), array()
+    before = y.copy()
+    numba.njit(lambda x, y: loop(x, 3, 71, y, 5, length, length))(x, y)
+    expected = np.concatenate(winograd._six(*(x[3 + 71 * i :][:length] for i in range(6))))
+    np.testing.assert_allclose(y[5 : 5 + 6 * length], expected, rtol=1e-5, atol=1e-5)
+    assert (y[:5] == before[:5]).all() and (y[5 + 5 * length + LANES :] == before[5 + 5 * length + LANES :]).all()
+
+
+def test_a_part_of_kernels_is_compiled_once_whatever_constants_it_is_called_with():
+    """Numba takes a constant for a type of its own: compiling took twice as long."""
+
+    @inner
+    def add(a, b, some=True):
+        return a + b if some else a
+
+    assert numba.njit(lambda i: (add(i, 1), add(i, 2), add(4, i), add(i, i, some=False)))(3) == (4, 5, 7, 3)
+    assert len(add.signatures) == 2  # `some` left out, and given
 
 
 @pytest.mark.slow

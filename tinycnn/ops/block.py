@@ -4,12 +4,20 @@
 """
 
 import numpy as np
-from numba import njit
 
-from .simd import pool1, pool2, pool3
+from .parallel import inner
+from .simd import LANES, dots1, pool1, pool2, pool3
 
 
-@njit
+@inner
+def sum_of_squares(flat, o, size):
+    """Of `size` numbers from o on; not finite if one of them is not, or where the sum overflows."""
+    square = np.empty(1, flat.dtype)
+    dots1(flat, o, 0, flat, o, 0, square, 0, 0, size)
+    return square[0]
+
+
+@inner
 def copy_window(x, n, r, c, kh, kw, out, o):
     """Copy the window (kh, kw, C) of image n whose corner is (r, c) to the flat `out` at o; zero outside the image."""
     H, W, C = x.shape[1:]
@@ -24,7 +32,7 @@ def copy_window(x, n, r, c, kh, kw, out, o):
                 out[to + np.uintp(q)] = flat[source + np.uintp(q)]
 
 
-@njit
+@inner
 def locate(x, n, r, c, kh, kw, tile):
     """(flat array, base, row) of the window of image n at (r, c): x where it lies inside, else `tile`, filled."""
     H, W, C = x.shape[1:]
@@ -34,9 +42,9 @@ def locate(x, n, r, c, kh, kw, tile):
     return tile, 0, kw * C
 
 
-@njit
+@inner
 def pool_image(x, b, rectify, odd, slack, near, y, switches, n, pool):
-    """Pool an image x (H, W, K or more) plus b into y[n] and switches[n], with a ReLU to `rectify`.
+    """Pool an image x (H, W, K or more, LANES or more) plus b into y[n] and switches[n], with a ReLU to `rectify`.
 
     Values compare as the layers compare them, after the bias and rounded. The first of equals wins, NaN before all,
     padding never; a window that the ReLU turns off is all zeros, and its first place wins. The usual windows are kept
@@ -48,14 +56,23 @@ def pool_image(x, b, rectify, odd, slack, near, y, switches, n, pool):
     H, W, width = x.shape
     OH, OW, K = y.shape[1:]
     flat, pooled, switched = x.reshape(-1), y.reshape(-1), switches.reshape(-1)
+    short, values, places = K < LANES, np.empty(LANES, x.dtype), np.empty(LANES, np.uint8)
+    if short:  # a window is pooled to a whole vector, then moved
+        b = _lengthened(b, 0)
+        if slack is not None:
+            slack = _lengthened(slack, -1)  # no doubt
     for r in range(OH):
         for c in range(OW):
             h, v = r * sh - top, c * sw - left
             if kh == kw and kh <= 3 and h >= 0 and v >= 0 and not odd:
                 row, o, to = W * width, (h * W + v) * width, ((n * OH + r) * OW + c) * K
                 down, right = min(kh - 1, H - 1 - h) * row, min(kw - 1, W - 1 - v) * width
-                args = (flat, o, row, down, width, right, b, 0, rectify, slack, 0, pooled, to, switched, to, K)
+                out = (values, 0, places, 0, LANES) if short else (pooled, to, switched, to, K)
+                args = (flat, o, row, down, width, right, b, 0, rectify, slack, 0, *out)
                 doubt = pool1(*args) if kh == 1 else pool2(*args) if kh == 2 else pool3(*args)
+                if short:
+                    for k in range(K):
+                        pooled[to + k], switched[to + k] = values[k], places[k]
                 if near is not None:
                     near[r, c] = doubt
                 continue
@@ -75,7 +92,16 @@ def pool_image(x, b, rectify, odd, slack, near, y, switches, n, pool):
                 y[n, r, c, k], switches[n, r, c, k] = best, where
 
 
-@njit
+@inner
+def _lengthened(a, value):
+    """A vector that begins with the numbers of a."""
+    vector = np.empty(LANES, a.dtype)
+    for k in range(LANES):
+        vector[k] = a[k] if k < len(a) else value
+    return vector
+
+
+@inner
 def unpool_image(y, switches, dy, n, signal, g, db, pool):
     """signal[g] (H, W, K or more) = dy[n] put where the switches say, where the ReLU was on; its sum is added to db."""
     kh, kw, sh, sw, top, left = pool

@@ -69,6 +69,7 @@ class Ops(reference.Ops):
         OH, OW, top, left = windows(x.shape[1:], window, stride, padding)
         y = np.empty((len(x), OH, OW, x.shape[3]), x.dtype)
         switches = np.empty(y.shape, np.uint8)
+        x = whole_vectors(x) if x.shape[3] < LANES else x
         run(kernels.maxpool2d, x, y, switches, *window, *stride, top, left)
         return y, switches
 

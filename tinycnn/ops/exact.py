@@ -29,10 +29,9 @@ pixel's error stays with it, and NaN and infinity spread as far as windows reach
 """
 
 import numpy as np
-from numba import njit
 
-from .block import locate
-from .parallel import kernel
+from .block import locate, sum_of_squares
+from .parallel import inner, kernel
 from .simd import dots1
 
 BOUND = 0.75
@@ -48,34 +47,40 @@ def slacks(U, points, w, b, per, least):
     U (n^2, C, K or more) are the transformed weights, points (16, n^2) the squares of a b for each output of a tile.
     """
     (_, C, width), K, unit = U.shape, len(b), np.finfo(w.dtype).eps / 2
-    square, sums, sizes = np.empty(K, w.dtype), np.zeros((len(points), K), w.dtype), np.zeros(K, w.dtype)
+    square, sums, most = np.empty(K, w.dtype), np.zeros((len(points), K), w.dtype), np.zeros(K, w.dtype)
     transformed, weights = U.reshape(-1), w.reshape(-1)
     for e in range(len(U)):
-        square[:] = 0
-        for o in range(e * C * width, (e + 1) * C * width, width):
-            for k in range(K):
-                square[k] += transformed[np.uintp(o + k)] * transformed[np.uintp(o + k)]
+        _squares(transformed, e * C * width, (e + 1) * C * width, width, square)
         for p in range(len(points)):
             for k in range(K):
                 sums[p, k] += points[p, e] * square[k]
-    for o in range(0, len(weights), K):
-        for k in range(K):
-            sizes[k] += weights[np.uintp(o + k)] * weights[np.uintp(o + k)]
+                most[k] = max(most[k], sums[p, k])
+    _squares(weights, 0, len(weights), K, square)
     for k in range(K):  # no output is more than F times its filter's size
-        per[k] = unit * (2 * BOUND * np.sqrt(sums[:, k].max()) + 4 * np.sqrt(sizes[k]))
+        per[k] = unit * (2 * BOUND * np.sqrt(most[k]) + 4 * np.sqrt(square[k]))
         least[k] = 4 * unit * abs(b[k])
+
+
+@inner
+def _squares(numbers, first, last, width, sums):
+    """sums (K) = the sums of squares of the columns of numbers[first:last], which are `width` wide."""
+    sums[:] = 0
+    for o in range(first, last, width):
+        for k in range(len(sums)):
+            sums[k] += numbers[np.uintp(o + k)] * numbers[np.uintp(o + k)]
 
 
 @kernel
 def limits(w, b):
     """(the norm of windows that the largest bias outweighs, the F at which a tile might overflow on the way)."""
-    flat, square, limit = w.reshape(-1), np.empty(1, w.dtype), np.finfo(w.dtype)
-    dots1(flat, 0, 0, flat, 0, 0, square, 0, 0, len(flat))
-    size = max(np.sqrt(square[0]), limit.tiny)
-    return np.abs(b).max() * np.sqrt(len(b)) / size, limit.max / (GROWTH * size)
+    limit, largest = np.finfo(w.dtype), b.dtype.type(0)
+    size = max(np.sqrt(sum_of_squares(w.reshape(-1), 0, w.size)), limit.tiny)
+    for bias in b:
+        largest = max(largest, abs(bias))
+    return largest * np.sqrt(len(b)) / size, limit.max / (GROWTH * size)
 
 
-@njit
+@inner
 def mend(x, n, y, g, w, corner, limits, exact):
     """Do the odd tiles of image n again, by plain sums to y[g]; return (F of the others, if `exact`; were there any).
 
@@ -83,27 +88,26 @@ def mend(x, n, y, g, w, corner, limits, exact):
     have in one of FEW rows and columns; what is black does not count. w (k, k, C, K or more) are the weights.
     """
     H, W, C = x.shape[1:]
-    size, flat, squares, most = len(w) + 3, x.reshape(-1), np.empty(H * W, x.dtype), x.dtype.type(0)
-    for p in range(H * W):
-        o = (n * H * W + p) * C
-        dots1(flat, o, 0, flat, o, 0, squares, p, 0, C)
-    squares = squares.reshape(H, W)
-    rows, columns = np.zeros(H, x.dtype), np.zeros(W, x.dtype)
+    size, flat, squares = len(w) + 3, x.reshape(-1), np.empty((H, W), x.dtype)
+    each, rows, columns = squares.reshape(-1), np.zeros((H, 1), x.dtype), np.zeros((1, W), x.dtype)
     for h in range(H):
         for v in range(W):
-            rows[h] += squares[h, v]
-            columns[v] += squares[h, v]
-        most = max(most, rows[max(0, h + 1 - size) : h + 1].sum())
-    total = rows.sum()  # neither NaN nor infinite if all is well, and no tile has more than `most`
-    rows /= W
-    columns /= H
-    if not exact and total < np.inf and _usual(most, rows, columns, len(w), limits):
-        return most, False
+            p = h * W + v
+            o = (n * H * W + p) * C
+            dots1(flat, o, 0, flat, o, 0, each, p, 0, C)
+            rows[h, 0] += squares[h, v]
+            columns[0, v] += squares[h, v]
+    if not exact and _sum(rows, 0, H, 0, 1) < np.inf:  # neither NaN nor infinite
+        most = x.dtype.type(0)  # no tile has more
+        for h in range(H):
+            most = max(most, _sum(rows, h, h + size, 0, 1))
+        if _usual(most, rows, columns, len(w), limits):
+            return most, False
     largest, odd = x.dtype.type(0), False
     for r in range(0, H, 4):
         for c in range(0, W, 4):
             h0, v0 = r - corner[0], c - corner[1]
-            total = squares[max(0, h0) : h0 + size, max(0, v0) : v0 + size].sum()
+            total = _sum(squares, h0, h0 + size, v0, v0 + size)
             if _usual(total, rows, columns, len(w), limits):
                 largest = max(largest, total)
                 continue
@@ -114,38 +118,49 @@ def mend(x, n, y, g, w, corner, limits, exact):
     return np.sqrt(largest), odd
 
 
-@njit
+@inner
+def _sum(numbers, h0, h1, v0, v1):
+    """The sum of a part of numbers (H, W), as far as it lies inside."""
+    (H, W), total = numbers.shape, numbers.dtype.type(0)
+    for h in range(max(0, h0), min(h1, H)):
+        for v in range(max(0, v0), min(v1, W)):
+            total += numbers[h, v]
+    return total
+
+
+@inner
 def _usual(square, rows, columns, k, limits):
     """Whether a tile of this squared norm is like the rest of its image; no comparison with NaN holds."""
     if not np.sqrt(square) < limits[1]:
         return False
-    pixel = square / (BRIGHT * k) ** 2
-    return square <= (BRIGHT * limits[0]) ** 2 or (_reached(rows, pixel) and _reached(columns, pixel))
+    pixel, H, W = square / (BRIGHT * k) ** 2, len(rows), columns.shape[1]
+    return square <= (BRIGHT * limits[0]) ** 2 or (_reached(rows, pixel * W) and _reached(columns, pixel * H))
 
 
-@njit
+@inner
 def _reached(lines, square):
-    """Whether more than one line, and one in FEW, of those that are not black are that bright in the mean."""
+    """Whether more than one line, and one in FEW, of those that are not black have at least so much."""
     count = lit = 0
-    for line in lines:
+    for line in lines.reshape(-1):
         lit += line > 0
         count += line >= square
     return count > max(lit // FEW, min(lit - 1, 1))
 
 
-@njit
+@inner
 def _convolve(x, n, r, c, w, y):
     """y (K or more) = the products of all filters with the window of image n at (r, c)."""
-    (H, W), (kh, kw, C, K) = x.shape[1:3], w.shape
-    total = np.zeros(K, x.dtype)
+    (H, W), (kh, kw, C) = x.shape[1:3], w.shape[:3]
+    y[:] = 0
     for i in range(max(0, -r), min(kh, H - r)):
         for j in range(max(0, -c), min(kw, W - c)):
             for q in range(C):
-                total += x[n, r + i, c + j, q] * w[i, j, q]
-    y[:] = total[: len(y)]
+                value = x[n, r + i, c + j, q]
+                for k in range(len(y)):
+                    y[k] += value * w[i, j, q, k]
 
 
-@njit
+@inner
 def settle(conv, x, n, filters, corner, b, slack, near, y, switches, pool):
     """Decide again in the windows of image n that are `near`.
 
@@ -188,7 +203,7 @@ def settle(conv, x, n, filters, corner, b, slack, near, y, switches, pool):
                 switches[n, r, c, k] = (places[first, 0] - h0) * kw + places[first, 1] - v0
 
 
-@njit
+@inner
 def _count_rivals(conv, starts, b, slack, best, rivals):
     """By channel the largest output, and how many equal it but for `slack`, 0 without doubt; how many are in doubt."""
     best[:], rivals[:], one = -np.inf, 0, best.dtype.type(1)
@@ -209,7 +224,7 @@ def _count_rivals(conv, starts, b, slack, best, rivals):
     return found
 
 
-@njit
+@inner
 def _first_twin(x, n, places, e, filters, corner, tiles):
     """The first output of the window that sees the same pixels as output e."""
     for t in range(e):
@@ -218,7 +233,7 @@ def _first_twin(x, n, places, e, filters, corner, tiles):
     return e
 
 
-@njit
+@inner
 def _same(x, n, place, other, filters, corner, tiles):
     """Whether two outputs see the same."""
     kh, kw, C = filters.shape[1:]
@@ -234,7 +249,7 @@ def _same(x, n, place, other, filters, corner, tiles):
     return True
 
 
-@njit
+@inner
 def _recompute(x, n, places, filters, corner, k, bias, chosen, tile, rows):
     """Stages 2 and 3: (the largest by plain sums of what is chosen, after the ReLU; the first place that has it)."""
     best, first = x.dtype.type(0), 0
@@ -246,7 +261,7 @@ def _recompute(x, n, places, filters, corner, k, bias, chosen, tile, rows):
     return best, first
 
 
-@njit
+@inner
 def _plain_sum(x, n, r, c, filters, k, tile, rows):
     """The product of filter k and the window of image n at (r, c), always added up in the same order."""
     kh, kw, C = filters.shape[1:]

@@ -6,19 +6,18 @@ added up part by part in a fixed order.
 """
 
 import numpy as np
-from numba import njit
 
-from .block import copy_window, pool_image
+from .block import copy_window, pool_image, sum_of_squares
 from .matmul import ROWS, multiply, multiply_transposed, pack
-from .parallel import kernel
-from .simd import LANES, dots1
+from .parallel import inner, kernel
+from .simd import LANES
 
 FEW = 10  # images for which packing a matrix pays
 UNPACKED = 16  # rows of a matrix that fewer images are multiplied with at a time
 INPUTS = 96  # of a dense layer whose weights are computed together
 
 
-@njit
+@inner
 def share(total, part, parts):
     """The half-open range of `total` items that a part owns."""
     return total * part // parts, total * (part + 1) // parts
@@ -27,7 +26,7 @@ def share(total, part, parts):
 # -- convolution -----------------------------------------------------------------------------------------------------
 
 
-@njit
+@inner
 def im2col(x, n, r0, r1, kh, kw, sh, sw, top, left, OW, cols):
     """Rows r0 to r1 of output pixels of image n -> cols ((r1 - r0)*OW, kh*kw*C)."""
     flat, length = cols.reshape(-1), kh * kw * x.shape[3]
@@ -117,12 +116,12 @@ def conv2d_backward_weights(part, parts, x, dy, dws, dbs, kh, kw, sh, sw, top, l
 
 @kernel
 def maxpool2d(part, parts, x, y, switches, kh, kw, sh, sw, top, left):
+    """The channels of y, the first of x's, of which there are at least LANES."""
     b = np.full(y.shape[3], x.dtype.type(-0.0))  # which, added, leaves a zero's sign as it is
-    flat, size, square = x.reshape(-1), x[0].size, np.empty(1, x.dtype)
+    flat, size = x.reshape(-1), x[0].size
     first, last = share(len(x), part, parts)
     for n in range(first, last):
-        dots1(flat, n * size, 0, flat, n * size, 0, square, 0, 0, size)
-        odd = not square[0] < np.inf
+        odd = not sum_of_squares(flat, n * size, size) < np.inf
         pool_image(x[n], b, False, odd, None, None, y, switches, n, (kh, kw, sh, sw, top, left))
 
 
@@ -202,7 +201,7 @@ def dense_backward_data(part, parts, dy, w, dx):
     multiply_transposed(dy, 0, U, w, first * U, U, dx, first, I, N, last - first, U)
 
 
-@njit
+@inner
 def _gradient(x, dy, i0, i1, own, tile):
     """tile[: (i1 - i0) * U] = x' dy for inputs i0 to i1; rows are U rounded up to whole vectors apart."""
     N, columns, signal = len(x), len(dy) * LANES, dy.reshape(-1)
@@ -255,7 +254,7 @@ def adam_step(part, parts, p, g, m, v, rate, gain1, gain2, correction2, eps, shr
     _adam(p, g, m, v, rate, gain1, gain2, correction2, eps, shrink)
 
 
-@njit
+@inner
 def _adam(p, g, m, v, rate, gain1, gain2, correction2, eps, shrink):
     for i in range(len(p)):
         m[i] += gain1 * (g[i] - m[i])

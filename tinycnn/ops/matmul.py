@@ -5,15 +5,14 @@ as these it reaches half of this speed. All arrays are flat, with an offset and 
 """
 
 import numpy as np
-from numba import njit
 
-from .parallel import kernel
+from .parallel import inner, kernel
 from .simd import LANES, dots1, dots2, products1, products4, products6, rowwise
 
 ROWS = 256  # of a matrix that are packed together: 16 kB of float32 for each LANES columns
 
 
-@njit
+@inner
 def multiply(a, a0, ai, ak, b, b0, bk, c, c0, ci, m, n, k, onto):
     """c (m, n) = a (m, k) b (k, n), or c += a b if `onto`; n is a multiple of LANES.
 
@@ -34,7 +33,7 @@ def multiply(a, a0, ai, ak, b, b0, bk, c, c0, ci, m, n, k, onto):
                 i += 1
 
 
-@njit
+@inner
 def multiply_transposed(a, a0, ai, b, b0, bj, c, c0, ci, m, n, k):
     """c (m, n) = a (m, k) b (n, k)'; rows are ai, bj and ci apart."""
     for j in range(0, n, 4):

@@ -89,6 +89,18 @@ def kernel(function):
     return compiled
 
 
+def inner(function):
+    """Compile a part of kernels, once for all constants that it is called with: Numba takes each for a type."""
+    compiled = numba.njit(function)
+    resolve = compiled.get_call_template
+
+    def get_call_template(args, kws):
+        return resolve([*map(numba.types.unliteral, args)], {k: numba.types.unliteral(v) for k, v in kws.items()})
+
+    compiled.get_call_template = get_call_template
+    return compiled
+
+
 @functools.cache
 def _helpers(count):
     return ThreadPoolExecutor(count, thread_name_prefix="tinycnn")

@@ -6,6 +6,7 @@ as many registers as the processor needs. Every loop's docstring says it in plai
 both.
 """
 
+import contextlib
 import functools
 import inspect
 
@@ -116,6 +117,15 @@ def sum_loop(builder, count, begin, add, name):
         result.add_incoming(first, before)
         result.add_incoming(value, end)
     return results
+
+
+@contextlib.contextmanager
+def each_vector(builder, length, wide):
+    """Where each vector of a row of `length` begins: the last ends with the row, and overlaps the one before."""
+    last = builder.sub(length, number(wide))
+    last = builder.select(builder.icmp_signed(">", last, number(0)), last, number(0))
+    with cgutils.for_range_slice(builder, number(0), length, number(wide), I64) as (k, _):
+        yield builder.select(builder.icmp_signed("<", k, last), k, last)
 
 
 @intrinsic
@@ -264,7 +274,7 @@ def _pool(size):
     def pool(typingctx, x, x0, row, down, pixel, right, b, b0, rectify, slack, slack0, y, y0, switches, s0, length):
         """Pool one window, all channels: bias, the FIRST maximum and, to `rectify`, ReLU, after which all may be 0.
 
-        NaN is not looked for.
+        NaN is not looked for, and `length` is at least a vector.
 
         What hangs over the image, farther than `down` or `right`, never wins. Returns whether an error of slack[k]
         might decide otherwise somewhere: see `_near`. It may be None, then nobody asks.
@@ -300,41 +310,36 @@ def _pool(size):
             downs, rights = offsets(args[2], args[3]), offsets(args[4], args[5])
             places = [(builder.and_(i, j), builder.gep(x, [builder.add(o, q)])) for i, o in downs for j, q in rights]
 
-            def loop(first, last, wide):
-                def of(element):
-                    return ir.VectorType(element, wide) if wide > 1 else element
+            wide = REGISTER // item
 
-                def constant(element, value):
-                    return ir.Constant(of(element), [value] * wide if wide > 1 else value)
+            def of(element):
+                return ir.VectorType(element, wide)
 
-                def load(array, k):
-                    return builder.load(vector_at(builder, array, k, of(real)), align=item)
+            def constant(element, value):
+                return ir.Constant(of(element), [value] * wide)
 
-                with cgutils.for_range_slice(builder, first, last, number(wide), I64) as (k, _):
-                    bias = load(b, k)
-                    best, where = builder.fadd(load(places[0][1], k), bias), constant(flag, 0)
-                    second = never = constant(real, float("-inf"))
-                    for i, (inside, place) in enumerate(places[1:], 1):
-                        value = builder.select(inside, builder.fadd(load(place, k), bias), never)
-                        wins = builder.fcmp_ordered(">", value, best)
-                        loser, best = builder.select(wins, best, value), builder.select(wins, value, best)
-                        where = builder.select(wins, constant(flag, i), where)
-                        second = builder.select(builder.fcmp_ordered(">", loser, second), loser, second)
-                    if asked:
-                        close = _near(builder, best, second, load(slack, k), constant(real, 0.0))
-                        if wide > 1:
-                            close = builder.bitcast(close, ir.IntType(wide))
-                            close = builder.icmp_unsigned("!=", close, ir.Constant(ir.IntType(wide), 0))
-                        builder.store(builder.or_(builder.load(near), close), near)
-                    limit = builder.select(rectify, constant(real, 0.0), constant(real, float("-inf")))
-                    off = builder.fcmp_ordered("<=", best, limit)
-                    best, where = builder.select(off, limit, best), builder.select(off, constant(flag, 0), where)
-                    builder.store(best, vector_at(builder, y, k, of(real)), align=item)
-                    builder.store(builder.trunc(where, of(byte)), vector_at(builder, switches, k, of(byte)), align=1)
+            def load(array, k):
+                return builder.load(vector_at(builder, array, k, of(real)), align=item)
 
-            whole = builder.and_(length, number(-(REGISTER // item)))
-            loop(number(0), whole, REGISTER // item)
-            loop(whole, length, 1)
+            with each_vector(builder, length, wide) as k:
+                bias = load(b, k)
+                best, where = builder.fadd(load(places[0][1], k), bias), constant(flag, 0)
+                second = never = constant(real, float("-inf"))
+                for i, (inside, place) in enumerate(places[1:], 1):
+                    value = builder.select(inside, builder.fadd(load(place, k), bias), never)
+                    wins = builder.fcmp_ordered(">", value, best)
+                    loser, best = builder.select(wins, best, value), builder.select(wins, value, best)
+                    where = builder.select(wins, constant(flag, i), where)
+                    second = builder.select(builder.fcmp_ordered(">", loser, second), loser, second)
+                if asked:
+                    close = _near(builder, best, second, load(slack, k), constant(real, 0.0))
+                    some = builder.icmp_unsigned("!=", builder.bitcast(close, ir.IntType(wide)), ir.IntType(wide)(0))
+                    builder.store(builder.or_(builder.load(near), some), near)
+                limit = builder.select(rectify, constant(real, 0.0), constant(real, float("-inf")))
+                off = builder.fcmp_ordered("<=", best, limit)
+                best, where = builder.select(off, limit, best), builder.select(off, constant(flag, 0), where)
+                builder.store(best, vector_at(builder, y, k, of(real)), align=item)
+                builder.store(builder.trunc(where, of(byte)), vector_at(builder, switches, k, of(byte)), align=1)
             return builder.load(near)
 
         return signature, codegen
@@ -353,7 +358,7 @@ pool1, pool2, pool3 = _pool(1), _pool(2), _pool(3)
 
 
 class _Number:
-    """A vector (or a single number) that is added, subtracted and scaled like a Python number."""
+    """A vector that is added, subtracted and scaled like a Python number."""
 
     def __init__(self, builder, value):
         self.builder, self.value = builder, value
@@ -368,8 +373,7 @@ class _Number:
         return self._new(self.builder.fsub, other)
 
     def __rmul__(self, factor):
-        type_ = self.value.type
-        value = ir.Constant(type_, [factor] * type_.count if isinstance(type_, ir.VectorType) else factor)
+        value = ir.Constant(self.value.type, [factor] * self.value.type.count)
         return self._new(self.builder.fmul, _Number(self.builder, value))
 
 
@@ -379,6 +383,8 @@ def rowwise(formula, count):
     @intrinsic
     def kernel(typingctx, x, x0, x_step, y, y0, y_step, length):
         """Apply the formula to rows: what is a number in it is `length` of them, side by side.
+
+        Where that is less than a vector, the whole vector is computed: results go beyond y's rows, the last one's too.
 
         >>> results = formula(*(x[x0 + i * x_step :][:length] for i in range(count)))
         >>> for j, result in enumerate(results):
@@ -390,19 +396,15 @@ def rowwise(formula, count):
             (x, y), (x_step, y_step, length) = pointers(context, builder, sig, args, 0, 3), (args[2], *args[5:])
             real, item = element(context, sig)
 
-            def row(array, step, i, at, type_):
-                return vector_at(builder, builder.gep(array, [builder.mul(step, number(i))]), at, type_)
+            vector = ir.VectorType(real, REGISTER // item)
 
-            def loop(first, last, type_, step):
-                with cgutils.for_range_slice(builder, first, last, number(step), I64) as (q, _):
-                    values = (builder.load(row(x, x_step, i, q, type_), align=item) for i in range(count))
-                    for j, result in enumerate(formula(*(_Number(builder, value) for value in values))):
-                        builder.store(result.value, row(y, y_step, j, q, type_), align=item)
+            def row(array, step, i, at):
+                return vector_at(builder, builder.gep(array, [builder.mul(step, number(i))]), at, vector)
 
-            wide = REGISTER // item
-            whole = builder.and_(length, number(-wide))
-            loop(number(0), whole, ir.VectorType(real, wide), wide)
-            loop(whole, length, real, 1)
+            with each_vector(builder, length, REGISTER // item) as q:
+                values = (builder.load(row(x, x_step, i, q), align=item) for i in range(count))
+                for j, result in enumerate(formula(*(_Number(builder, value) for value in values))):
+                    builder.store(result.value, row(y, y_step, j, q), align=item)
             return context.get_dummy_value()
 
         return signature, codegen

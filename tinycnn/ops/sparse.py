@@ -10,13 +10,12 @@ rule, often of many signals through the same switches. The deconvnet's lists are
 import llvmlite.ir as ir
 import numba
 import numpy as np
-from numba import njit
 
 from . import simd
-from .block import copy_window
+from .block import copy_window, sum_of_squares
 from .kernels import share
-from .parallel import PARTS, kernel, run, threads
-from .simd import LANES, add_window, dots1, int64, intrinsic, number, round_up, vector_at
+from .parallel import PARTS, inner, kernel, run, threads
+from .simd import LANES, add_window, int64, intrinsic, number, round_up, vector_at
 
 VECTORS = 5  # summed together: 10 of AVX2's 16 registers
 BLOCK = VECTORS * LANES
@@ -174,7 +173,7 @@ def backward_data(w, y, switches, dy, dx, corner, pool, mask, rectify, work):
     return not odd[0]
 
 
-@njit
+@inner
 def _list_units(y, switches, dy, n, r, floor, idle, table, units, channels, longest, counts, sw):
     """Append the units of pooled row r of image n, as far as they send something back, to their outputs' lists.
 
@@ -191,7 +190,7 @@ def _list_units(y, switches, dy, n, r, floor, idle, table, units, channels, long
             counts[p] = count + ((value[k] > floor) & (d[k] != idle))
 
 
-@njit
+@inner
 def _rectify(signals, signal, units, channels, first, count, totals, factors, f):
     """factors[f:] = what the units of one convolution output send back, rectified where those of one channel add up."""
     signal, first, f = np.uintp(signal), np.uintp(first), np.uintp(f)
@@ -204,7 +203,7 @@ def _rectify(signals, signal, units, channels, first, count, totals, factors, f)
         totals[k] = 0  # the first of a channel stands for all of them
 
 
-@njit
+@inner
 def _end_row(back, start, h, window, corner, width, pixels, n, H, W, C):
     """Move row h of the padded image n, to which no window adds any more, from the ring to its place."""
     row = start + h % window[0] * width
@@ -219,11 +218,10 @@ def _end_row(back, start, h, window, corner, width, pixels, n, H, W, C):
 @kernel
 def _not_finite(part, parts, dx, odd):
     """odd[0] = True if an image is not finite (apart from the kernel below, which it would slow down)."""
-    flat, size, square = dx.reshape(-1), dx[0].size, np.empty(1, dx.dtype)
+    flat, size = dx.reshape(-1), dx[0].size
     first, last = share(len(dx), part, parts)
     for n in range(first, last):
-        dots1(flat, n * size, 0, flat, n * size, 0, square, 0, 0, size)
-        if not square[0] < np.inf:
+        if not sum_of_squares(flat, n * size, size) < np.inf:
             odd[0] = True
 
 

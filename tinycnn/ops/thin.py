@@ -7,10 +7,10 @@ output of an image stays in cache until it is pooled. Its sums are plain: exact.
 
 import numpy as np
 
-from .block import copy_window, pool_image
+from .block import copy_window, pool_image, sum_of_squares
 from .kernels import share
 from .parallel import kernel, run, threads
-from .simd import LANES, dots1, products4, products6, round_up, whole_vectors
+from .simd import LANES, products4, products6, round_up, whole_vectors
 
 
 def forward(x, w, b, y, switches, corner, pool, work):
@@ -37,8 +37,7 @@ def _forward(part, parts, conv, padded, x, w, b, y, switches, window, corner, po
     offsets = np.empty(kh * L, np.int64)
     for i in range(kh * L):
         offsets[i] = i // L * width + i % L
-    squares = np.empty(2, x.dtype)
-    dots1(weights, 0, 0, weights, 0, 0, squares, 0, 0, len(weights))
+    size = sum_of_squares(weights, 0, len(weights))
     first, last = share(N, part, parts)
     for n in range(first, last):
         copy_window(x, n, -corner[0], -corner[1], H + kh - 1, W + kw - 1, padded, 0)
@@ -53,6 +52,5 @@ def _forward(part, parts, conv, padded, x, w, b, y, switches, window, corner, po
                     else:
                         products6(padded, o, C, offsets, weights, k, K, conv, to, K, kh * L, False)
                         c += 6
-        dots1(padded, 0, 0, padded, 0, 0, squares, 1, 0, (H + kh - 1) * width)
-        odd = not squares[0] * squares[1] < np.inf  # else no output is infinite or NaN
+        odd = not size * sum_of_squares(padded, 0, (H + kh - 1) * width) < np.inf  # else no output is infinite or NaN
         pool_image(conv[: H * W * K].reshape(H, W, K), b, True, odd, None, None, y, switches, n, pool)

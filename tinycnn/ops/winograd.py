@@ -22,11 +22,11 @@ from types import SimpleNamespace
 import numpy as np
 from numba import njit
 
-from .block import locate, pool_image, unpool_image
+from .block import locate, pool_image, sum_of_squares, unpool_image
 from .exact import limits, mend, settle, slacks
 from .kernels import share
-from .parallel import PARTS, kernel, run, threads
-from .simd import LANES, dots1, products4, products6, round_up, rowwise, whole_vectors
+from .parallel import PARTS, inner, kernel, run, threads
+from .simd import LANES, products4, products6, round_up, rowwise, whole_vectors
 
 TILES = 48  # that are taken together, a multiple of 6: what they are transformed to stays in the last cache
 FEWER = 24  # the same where the weights' gradient is read and written for each of these chunks
@@ -163,7 +163,7 @@ def _both_ways(formula, m, n):
 # -- products of many tiles, point by point --------------------------------------------------------------------------
 
 
-@njit
+@inner
 def _multiply(v, U, out, count):
     """out[q, e] (K) = v[q, e] (C) U[e] for the first `count` tiles q, rounded up to a multiple of 6."""
     C, K = U.shape[1:]
@@ -176,7 +176,7 @@ def _multiply(v, U, out, count):
                 products6(v, o, tile, 1, u, e * C * K + k, K, out, o + k, tile, C, False)
 
 
-@njit
+@inner
 def _correlate(v, s, dU, count):
     """dU[e] (C, K) += the sum over the first `count` tiles q of v[q, e] (C) s[q, e]' (K)."""
     C, K = dU.shape[1:]
@@ -192,7 +192,7 @@ def _correlate(v, s, dU, count):
 # -- the kernels -----------------------------------------------------------------------------------------------------
 
 
-@njit
+@inner
 def _place(q, H, W):
     """(image, row, column) where tile q of a group of images begins."""
     down, across = (H + 3) // 4, (W + 3) // 4
@@ -236,7 +236,7 @@ def _kernels(k):
         """The 4 x 4 outputs of image g at (r, c) = A' m[q] A, as far as they lie inside."""
         H, W, K = y.shape[1:]
         width, flat = m.shape[2], y.reshape(-1)
-        inside = r + 4 <= H and c + 4 <= W
+        inside = r + 4 <= H and c + 4 <= W and K >= LANES
         out, base, row = (flat, ((g * H + r) * W + c) * K, W * K) if inside else (tile, 0, 4 * K)
         from_points(m.reshape(-1), q * m.shape[1] * width, n * width, width, d, out, base, row, K, K)
         if not inside:
@@ -245,7 +245,7 @@ def _kernels(k):
                 for p in range(min(4, W - c) * K):
                     flat[to + np.uintp(p)] = tile[o + np.uintp(p)]
 
-    @njit
+    @inner
     @sized
     def convolve(x, x0, y, y0, images, U, corner, v, out, tile, d):
         """Images x0 on of x, convolved to images y0 on of y, len(v) tiles at a time."""
@@ -275,7 +275,8 @@ def _kernels(k):
                 if not exact:
                     pool_image(conv[g], b, True, odd, None, None, y, switches, n0 + g, pool)
                 else:
-                    slack[:] = least + per * largest
+                    for k in range(len(slack)):
+                        slack[k] = least[k] + per[k] * largest
                     pool_image(conv[g], b, True, odd, slack, near, y, switches, n0 + g, pool)
                     settle(conv[g], x, n0 + g, filters, corner, b, slack, near, y, switches, pool)
 
@@ -283,7 +284,7 @@ def _kernels(k):
     @sized
     def backward_data(part, parts, signal, v, out, U, w, limits, y, switches, dy, dx, corner, pool):
         tile, d = np.empty(n * n * v.shape[2], dx.dtype), np.empty(n * n * v.shape[2], dx.dtype)
-        db, flat, size, square = np.zeros(dy.shape[3], dy.dtype), dy.reshape(-1), dy[0].size, np.empty(1, dy.dtype)
+        db, flat, size = np.zeros(dy.shape[3], dy.dtype), dy.reshape(-1), dy[0].size
         first, last = share(len(dx), part, parts)
         for n0 in range(first, last, len(signal)):
             images = min(len(signal), last - n0)
@@ -291,8 +292,8 @@ def _kernels(k):
                 unpool_image(y, switches, dy, n0 + g, signal, g, db, pool)
             convolve(signal, 0, dx, n0, images, U, corner, v, out, tile, d)
             for g in range(images):
-                dots1(flat, (n0 + g) * size, 0, flat, (n0 + g) * size, 0, square, 0, 0, size)
-                if not np.sqrt(square[0]) < limits[1]:  # bright ones are left: a signal is often that of one unit
+                size_of_signal = np.sqrt(sum_of_squares(flat, (n0 + g) * size, size))
+                if not size_of_signal < limits[1]:  # bright ones are left: a signal is often that of one unit
                     mend(signal, g, dx, n0 + g, w, corner, limits, False)
 
     @kernel
