@@ -133,6 +133,7 @@ def test_one_stage_alone_gives_the_numbers_it_gives_among_all(done, tmp_path):
     assert not (tmp_path / "digits" / "tsne").exists()
 
 
+@pytest.mark.slow
 def test_one_thread_and_two_give_the_same_bytes(done, tmp_path):
     argv = ["--steps", 4, "--only", "training_curve", "saliency", "--out"]
     runs = [process(["run_all.py", *argv, tmp_path / n], NUMBA_NUM_THREADS=n) for n in ("1", "2")]
@@ -586,7 +587,9 @@ def test_a_fingerprint_reads_what_a_stage_imports_and_nothing_else():
     assert read >= {"viz/study/ways.py", "viz/ascent/maximize.py", "viz/ascent/recipes.py", "viz/ascent/transforms.py"}
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(
+    "stage", [pytest.param(s, marks=[pytest.mark.slow] * (s not in ("saliency", "maximization"))) for s in STAGES]
+)
 def test_every_project_file_that_a_stage_loads_is_in_its_fingerprint(stage):
     code = (
         "import sys, importlib; importlib.import_module(sys.argv[1]); from tinycnn import get_ops; get_ops('cpu'); "
