@@ -12,7 +12,7 @@ import numba
 import numpy as np
 
 from . import simd
-from .block import copy_window, sum_of_squares
+from .block import copy_window
 from .kernels import share
 from .parallel import PARTS, inner, kernel, run, threads
 from .simd import LANES, add_window, int64, intrinsic, number, round_up, vector_at
@@ -168,8 +168,7 @@ def backward_data(w, y, switches, dy, dx, corner, pool, mask, rectify, work):
         work("totals", (threads(), K), dy.dtype),
     )
     args, odd = (filters, y, switches, dy, dx, mask, rectify, (kh, kw), length, corner, pool), np.zeros(1, np.bool_)
-    run(_backward_data, *args, scratch=scratch)
-    run(_not_finite, dx, odd, size=dx.size)
+    run(_backward_data, *args, odd, scratch=scratch)
     return not odd[0]
 
 
@@ -205,30 +204,23 @@ def _rectify(signals, signal, units, channels, first, count, totals, factors, f)
 
 @inner
 def _end_row(back, start, h, window, corner, width, pixels, n, H, W, C):
-    """Move row h of the padded image n, to which no window adds any more, from the ring to its place."""
-    row = start + h % window[0] * width
+    """Move row h of the padded image n, to which no window adds any more, from the ring to its place; is it finite?"""
+    row, finite = start + h % window[0] * width, True
     if corner[0] <= h < H + corner[0]:
         o, to = np.uintp(row + corner[1] * C), np.uintp((n * H + h - corner[0]) * W * C)
         for q in range(W * C):
-            pixels[to + np.uintp(q)] = back[o + np.uintp(q)]
+            value = back[o + np.uintp(q)]
+            pixels[to + np.uintp(q)] = value
+            finite &= abs(value) < np.inf
     for q in range(width):
         back[np.uintp(row) + np.uintp(q)] = 0
-
-
-@kernel
-def _not_finite(part, parts, dx, odd):
-    """odd[0] = True if an image is not finite (apart from the kernel below, which it would slow down)."""
-    flat, size = dx.reshape(-1), dx[0].size
-    first, last = share(len(dx), part, parts)
-    for n in range(first, last):
-        if not sum_of_squares(flat, n * size, size) < np.inf:
-            odd[0] = True
+    return finite
 
 
 @kernel
 def _backward_data(
     part, parts, back, units, channels, counts, factors, sums, totals,
-    w, y, switches, dy, dx, mask, rectify, window, length, corner, pool,
+    w, y, switches, dy, dx, mask, rectify, window, length, corner, pool, odd,
 ):  # fmt: skip
     (N, OH, OW, K), (H, W, C) = y.shape, dx.shape[1:]
     (ch, cw), (kh, kw, sh, sw, top, left) = window, pool
@@ -244,6 +236,7 @@ def _backward_data(
         back.reshape(-1), units.reshape(-1), channels.reshape(-1), factors.reshape(-1), sums.reshape(-1)
     )  # fmt: skip
     w, signals, pixels = w.reshape(-1), dy.reshape(-1), dx.reshape(-1)
+    finite = True
     first, last = share(N * groups, part, parts)
     for item in range(first, last):
         n, s0 = item // groups, item % groups * group
@@ -281,8 +274,10 @@ def _backward_data(
                         add_window(back, o + turn * width, width, sums, s * P, ch - turn, length)
                         add_window(back, o, width, sums, s * P + (ch - turn) * length, turn, length)
                 for s in range(count_of_signals):
-                    _end_row(back, s * size, h, window, corner, width, pixels, (s0 + s) * N + n, H, W, C)
+                    finite &= _end_row(back, s * size, h, window, corner, width, pixels, (s0 + s) * N + n, H, W, C)
             h0 = h1
         for h in range(H, H + corner[0]):
             for s in range(count_of_signals):
-                _end_row(back, s * size, h, window, corner, width, pixels, (s0 + s) * N + n, H, W, C)
+                finite &= _end_row(back, s * size, h, window, corner, width, pixels, (s0 + s) * N + n, H, W, C)
+    if not finite:
+        odd[0] = True
