@@ -47,6 +47,11 @@ def contents(folder):
     }
 
 
+def differing(a, b):
+    """The names of what differs between the `contents` of two folders: to show the bytes would take a gigabyte."""
+    return sorted(name for name in {*a, *b} if a.get(name) != b.get(name))
+
+
 @pytest.fixture(scope="module")
 def several(tmp_path_factory):
     """Three studies of digits and their summary, made in this process."""
@@ -213,7 +218,7 @@ def test_two_local_workers_give_the_same_bytes(alone, tmp_path):
     assert run.returncode == 0, text
     assert "dashboard at http://127.0.0.1:" in text and "18 of 18" in text
     for seed in range(3):
-        assert contents(tmp_path / "digits" / f"seed-{seed}") == alone[seed]
+        assert not differing(contents(tmp_path / "digits" / f"seed-{seed}"), alone[seed])
 
 
 @pytest.mark.cluster
@@ -242,13 +247,14 @@ def test_a_scheduler_and_two_workers_give_the_same_bytes_though_one_is_killed(al
             lines.append(line)
             if " 4 of 18" in line:
                 processes[1].send_signal(signal.SIGKILL)
+                processes[1].wait()  # else it stays a process, and what it was writing stays its own
         assert run.wait(timeout=900) == 0, "".join(lines)
     finally:
         for process in reversed(processes):
             process.kill()
     assert any("files travel" in line for line in lines) is not shared
     for seed in range(3):
-        assert contents(tmp_path / "out" / "digits" / f"seed-{seed}") == alone[seed]
+        assert not differing(contents(tmp_path / "out" / "digits" / f"seed-{seed}"), alone[seed])
 
 
 @pytest.mark.cluster

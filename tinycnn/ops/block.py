@@ -50,17 +50,17 @@ def pool_image(x, b, rectify, odd, slack, near, y, switches, n, pool):
     padding never; a window that the ReLU turns off is all zeros, and its first place wins. The usual windows are kept
     in registers, unless the image is `odd`: it may hold NaN.
 
-    near (OH, OW) tells where an error of slack (K,) might decide otherwise; both may be None.
+    near (OH, OW) tells where an error of slack (K or LANES or more, whose rest is below 0) might decide otherwise; both
+    may be None.
     """
     kh, kw, sh, sw, top, left = pool
     H, W, width = x.shape
     OH, OW, K = y.shape[1:]
     flat, pooled, switched = x.reshape(-1), y.reshape(-1), switches.reshape(-1)
     short, values, places = K < LANES, np.empty(LANES, x.dtype), np.empty(LANES, np.uint8)
-    if short:  # a window is pooled to a whole vector, then moved
-        b = _lengthened(b, 0)
-        if slack is not None:
-            slack = _lengthened(slack, -1)  # no doubt
+    bias = np.zeros(max(K, LANES), x.dtype)
+    for k in range(K):
+        bias[k] = b[k]
     for r in range(OH):
         for c in range(OW):
             h, v = r * sh - top, c * sw - left
@@ -68,9 +68,9 @@ def pool_image(x, b, rectify, odd, slack, near, y, switches, n, pool):
                 row, o, to = W * width, (h * W + v) * width, ((n * OH + r) * OW + c) * K
                 down, right = min(kh - 1, H - 1 - h) * row, min(kw - 1, W - 1 - v) * width
                 out = (values, 0, places, 0, LANES) if short else (pooled, to, switched, to, K)
-                args = (flat, o, row, down, width, right, b, 0, rectify, slack, 0, *out)
+                args = (flat, o, row, down, width, right, bias, 0, rectify, slack, 0, *out)
                 doubt = pool1(*args) if kh == 1 else pool2(*args) if kh == 2 else pool3(*args)
-                if short:
+                if short:  # it was pooled to a whole vector
                     for k in range(K):
                         pooled[to + k], switched[to + k] = values[k], places[k]
                 if near is not None:
@@ -90,15 +90,6 @@ def pool_image(x, b, rectify, odd, slack, near, y, switches, n, pool):
                 if rectify and best <= 0:
                     best, where = x.dtype.type(0), first
                 y[n, r, c, k], switches[n, r, c, k] = best, where
-
-
-@inner
-def _lengthened(a, value):
-    """A vector that begins with the numbers of a."""
-    vector = np.empty(LANES, a.dtype)
-    for k in range(LANES):
-        vector[k] = a[k] if k < len(a) else value
-    return vector
 
 
 @inner

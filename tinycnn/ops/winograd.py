@@ -265,7 +265,8 @@ def _kernels(k):
     @sized
     def forward(part, parts, conv, v, out, x, U, w, limits, exact, filters, per, least, b, y, switches, corner, pool):
         tile, d = np.empty(n * n * v.shape[2], x.dtype), np.empty(n * n * v.shape[2], x.dtype)
-        near, slack = np.empty(y.shape[1:3], np.bool_), np.empty_like(least)
+        near, slack = np.empty(y.shape[1:3], np.bool_), np.empty(round_up(len(least)), x.dtype)
+        slack[:] = -1
         first, last = share(len(x), part, parts)
         for n0 in range(first, last, len(conv)):
             images = min(len(conv), last - n0)
@@ -275,7 +276,7 @@ def _kernels(k):
                 if not exact:
                     pool_image(conv[g], b, True, odd, None, None, y, switches, n0 + g, pool)
                 else:
-                    for k in range(len(slack)):
+                    for k in range(len(least)):
                         slack[k] = least[k] + per[k] * largest
                     pool_image(conv[g], b, True, odd, slack, near, y, switches, n0 + g, pool)
                     settle(conv[g], x, n0 + g, filters, corner, b, slack, near, y, switches, pool)
