@@ -17,6 +17,10 @@ LAYER = "relu2"  # where deconvnet projections and back-propagation maps start: 
 ITERATIONS = 20  # of activation maximization in one call; the time is per iteration
 RATE = 0.1  # of its ascent
 
+SAMPLES = 50  # steps of integrated gradients, copies of SmoothGrad
+SIGMA = 0.15  # of its noise, as a share of each image's range
+EPSILON = 1e-6  # of layer-wise relevance propagation
+
 KINDS = {
     "train": "a step of Adam on the mean cross-entropy",
     "infer": "logits",
@@ -24,7 +28,18 @@ KINDS = {
     "layerbackprop": "largest gradient of the sums of conv2's 96 maps over maps and colours; forward included",
     "deconvnet": "each image's strongest map of conv2 sent back to the pixels; forward included",
     "maximize": "one iteration of plain gradient ascent on the pixels for each of 10 classes",
+    "integratedgradients": f"integrated gradients of a class, {SAMPLES} steps of Gauss and Legendre",
+    "smoothgrad": f"mean gradient of a class over {SAMPLES} noisy copies",
+    "occlusion": "fall of a class score when a window is hidden, 64 windows",
+    "lrp": "layer-wise relevance propagation of a class by the epsilon rule",
 }
+ATTRIBUTION = {  # {kind: passes through the network, there or back, for each image}
+    "integratedgradients": 2 * SAMPLES,
+    "smoothgrad": 2 * SAMPLES,
+    "occlusion": 65,
+    "lrp": 2,
+}
+EXPLAINED = {"cifar10": 100, "stl10": 20}  # images of these works
 IMAGES = {"saliency": 100, "layerbackprop": 20, "deconvnet": 100, "maximize": 10}  # train, infer: the batch
 
 # Relative differences that count as the same: of each loss (Adam's first steps enlarge the smallest differences), else
@@ -77,9 +92,16 @@ class Work:
             forward = 3 * forward - ops[0]  # nobody needs the gradient of the images
         elif self.kind in ("saliency", "layerbackprop"):
             forward *= 1 + shape[-1]
+        elif self.kind in ATTRIBUTION:
+            forward *= ATTRIBUTION[self.kind]
         elif self.kind != "infer":
             forward *= 2
         return int(forward) * self.images
+
+
+def window(model):
+    """Return the side of the windows that occlusion hides, in pixels: 8 x 8 of them cover an image."""
+    return models.INPUT_SHAPES[model][0] // 8
 
 
 def catalogue(batch):
@@ -88,6 +110,7 @@ def catalogue(batch):
     named += [(kind, "stl10") for kind in ("saliency", "layerbackprop", "deconvnet")]
     named += [("maximize", model) for model in models.INPUT_SHAPES]
     works = [Work(kind, model, IMAGES.get(kind, batch)) for kind, model in named]
+    works += [Work(kind, model, images) for kind in ATTRIBUTION for model, images in EXPLAINED.items()]
     return {work.name: work for work in works}
 
 

@@ -22,9 +22,11 @@ SIDES = {
     "torch-tf32": ("torch_side", "torch"),
     "torch-compile": ("torch_side", "torch"),
     "jax": ("jax_side", "jax"),
+    "captum": ("attribution_side", "captum"),
+    "zennit": ("attribution_side", "zennit"),
 }
 PEERS = {
-    "cpu": ("tensorflow", "torch", "jax"),
+    "cpu": ("tensorflow", "torch", "jax", "captum", "zennit"),
     "gpu": ("torch", "torch-tf32", "torch-compile", "jax"),
 }
 DEFAULT_PEERS = {"cpu": PEERS["cpu"], "gpu": ("torch", "torch-tf32")}  # compiling takes minutes: ask for it

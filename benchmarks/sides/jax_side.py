@@ -24,6 +24,8 @@ class Side(Base):
             raise RuntimeError(f"this JAX computes on {jax.default_backend()}, not on {backend}")
 
     def formulations(self, kind):
+        if kind in works.ATTRIBUTION:
+            return ()
         return WAYS if kind in ("saliency", "layerbackprop") else ("jit",)
 
     def prepare(self, work, how, net, x, labels):

@@ -8,6 +8,7 @@ from tinycnn.ops.workspace import Workspace
 from viz import deconvnet, maximize, saliency
 from viz.ascent import Recipe
 from viz.ascent.optimizers import Constant
+from viz.attribution import gradients, perturbation, relevance
 
 from .. import works
 from . import Side as Base
@@ -41,6 +42,10 @@ class Side(Base):
         return {
             "saliency": lambda: saliency.saliency(net, x),
             "layerbackprop": lambda: saliency.layer_backprop(net, x, works.LAYER),
+            "integratedgradients": lambda: gradients.integrated_gradients(net, x, labels, works.SAMPLES),
+            "smoothgrad": lambda: gradients.smoothgrad(net, x, labels, works.SAMPLES, works.SIGMA),
+            "occlusion": lambda: perturbation.occlusion(net, x, labels, *(works.window(work.model),) * 2),
+            "lrp": lambda: relevance.lrp(net, x, labels, "epsilon", epsilon=works.EPSILON),
             "deconvnet": lambda: deconvnet.project(net, x, works.LAYER)[0],
             "maximize": lambda: (
                 maximize.maximize(

@@ -20,6 +20,8 @@ class Side(Base):
         self.version = f"tensorflow {tf.__version__}"
 
     def formulations(self, kind):
+        if kind in works.ATTRIBUTION:
+            return ()
         return WAYS if kind in ("saliency", "layerbackprop") else ("graph", "graph, XLA")
 
     def prepare(self, work, how, net, x, labels):

@@ -30,6 +30,8 @@ class Side(Base):
             self.device = torch.cuda.get_device_name()
 
     def formulations(self, kind):
+        if kind in works.ATTRIBUTION:
+            return ()
         layouts = ("channels_last", "NCHW") if self.cuda else ("channels_last",)
         if self.compiled:
             return tuple(f"channels_last, {mode}" for mode in COMPILE_MODES) if kind in ("train", "infer") else ()

@@ -48,7 +48,7 @@ def max_sensitivity(net, x, target, method, radius=0.02, samples=10, seed=0):
     return change / np.where(size > 0, size, np.nan)
 
 
-def infidelity(net, x, maps, target, sigma=0.1, samples=100, normalize=True, seed=0):
+def infidelity(net, x, maps, target, sigma=0.1, samples=100, normalize=True, seed=0, falls=None):
     """Return how badly a map foretells the change of the score when noise is taken from the image, (N,), float64.
 
     mean over I of (b I . M - dS)^2 with dS = S(x) - S(x - I), I from the normal distribution with deviation `sigma`, S
@@ -69,6 +69,8 @@ def infidelity(net, x, maps, target, sigma=0.1, samples=100, normalize=True, see
     normalize : bool
     seed : int
         Of the noise, which is the same for every image.
+    falls : array (N, samples), optional
+        What `score_falls` returns of the same arguments: it is the same for the maps of every method.
 
     Raises
     ------
@@ -77,18 +79,34 @@ def infidelity(net, x, maps, target, sigma=0.1, samples=100, normalize=True, see
     """
     images = images_for(net, x)
     maps = checked(maps, len(images), net.input_shape)
+    falls = score_falls(net, images, target, sigma, samples, seed) if falls is None else falls
+    if np.shape(falls) != (len(images), samples):
+        raise InputError(f"falls: expected shape {(len(images), samples)}, got {np.shape(falls)}")
+    noise, found = _noise(net, sigma, samples, seed), np.empty(len(images))
+    for n, fall in enumerate(falls):
+        foretold = (noise * maps[n]).reshape(len(noise), -1).sum(1)
+        square = foretold @ foretold
+        b = (foretold @ fall / square if square > 0 else 0.0) if normalize else 1.0
+        found[n] = ((b * foretold - fall) ** 2).mean()
+    return found
+
+
+def score_falls(net, x, target, sigma=0.1, samples=100, seed=0):
+    """Return how far each image's score falls with each noise that is taken from it, (N, samples): see `infidelity`."""
+    images = images_for(net, x)
     target = units_per_image(net, net.layer_names[-1], target, len(images), "target")
-    shape = check_whole(samples, "samples"), *net.input_shape
-    noise = (_size(sigma, "sigma") * streams.rng(seed, "infidelity").standard_normal(shape)).astype(net.dtype)
-    found = np.empty(len(images))
+    noise = _noise(net, sigma, samples, seed)
+    found = np.empty((len(images), len(noise)))
     for n, unit in enumerate(target):
         image = floats(net, images[n : n + 1])
         scores = net.logits(np.concatenate([image, image - noise]))[:, unit].astype(np.float64)
-        rise, foretold = scores[0] - scores[1:], (noise * maps[n]).reshape(len(noise), -1).sum(1)
-        square = foretold @ foretold
-        b = (foretold @ rise / square if square > 0 else 0.0) if normalize else 1.0
-        found[n] = ((b * foretold - rise) ** 2).mean()
+        found[n] = scores[0] - scores[1:]
     return found
+
+
+def _noise(net, sigma, samples, seed):
+    shape = check_whole(samples, "samples"), *net.input_shape
+    return (_size(sigma, "sigma") * streams.rng(seed, "infidelity").standard_normal(shape)).astype(net.dtype)
 
 
 def _norm(maps):

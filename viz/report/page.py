@@ -51,6 +51,8 @@ class Chapter:
         What its intervals are over: images of one network, or networks.
     fault : str
         What is wrong with its words; empty where nothing is.
+    open : bool
+        Whether its tables of numbers lie open.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Chapter:
     papers: tuple = ()
     over: str = "network"
     fault: str = ""
+    open: bool = False
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from tinycnn import InputError, files
 
 LARGEST_RECORD = 2**26  # bytes of a record that is read: a hundred times those of the longest training
 NOTHING = "not_shown"  # the fact by which a stage says why it has no picture
+COSTS = "costs"  # among the facts: what things took, {name: {unit: number}}, which is another each time
 LARGEST_THUMBNAIL = 48  # pixels, of the images behind a scatter
 
 
@@ -168,6 +169,8 @@ class Result:
     seconds : float
     made_from, code : str
         Fingerprints of what it was made from (weights, images, settings) and of the code that made it.
+    costs : dict
+        What it said under `COSTS`: in run.json, and in no metrics.
     """
 
     pictures: tuple[Kept, ...]
@@ -175,6 +178,7 @@ class Result:
     seconds: float
     made_from: str
     code: str
+    costs: dict = field(default_factory=dict)
 
     @property
     def said(self):
@@ -215,7 +219,8 @@ def keep(folder, pictures, facts, began, made_from, code, export=()):
             files.write_bytes(folder / f"{p.name}.data.json", raw)
             one = replace(one, data=f"{p.name}.data.json", data_sha256=sha256(raw))
         kept.append(one)
-    result = Result(tuple(kept), plain(facts), time.perf_counter() - began, made_from, code)
+    facts, costs = {k: v for k, v in facts.items() if k != COSTS}, plain(facts.get(COSTS, {}))
+    result = Result(tuple(kept), plain(facts), time.perf_counter() - began, made_from, code, costs)
     written = {name for k in kept for name in (k.file, k.data)}
     written |= {f"{k.name}.{ending}" for k in kept for ending in (*export, *(["csv"] if export else []))}
     for ending in ("png", "data.json", "svg", "pdf", "csv"):

@@ -280,7 +280,9 @@ def summarize(folder):
         return False
     found = {}
     for stage in STAGES.values():
-        if stage.over == "networks":
+        if stage.of and any(stage.of not in m["stages"] for m in networks.metrics.values()):
+            results.discard(Path(folder) / stage.name)
+        elif stage.over == "networks":
             began = time.perf_counter()
             pictures, facts = stage.run(networks)
             code = fingerprint.of_code(stage.module)
@@ -397,5 +399,5 @@ def _chapters(folder, stages, said):
                     continue
                 fault, done = str(e), replace(done, pictures=(), facts={results.NOTHING: str(e)})
             about = stage.name, stage.heading, stage.about, folder / stage.name, done, captions
-            chapters.append(page.Chapter(*about, stage.papers, stage.over, fault))
+            chapters.append(page.Chapter(*about, stage.papers, stage.over, fault, stage.open))
     return tuple(chapters)

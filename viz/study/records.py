@@ -20,6 +20,7 @@ import tinycnn
 from tinycnn import InputError, data, files, train
 from viz.report import results
 
+OPTIONAL = {"in_progress", "costs"}  # of the entries of run.json
 PACKAGES = ("numpy", "numba", "scipy", "scikit-learn", "matplotlib", "pillow", "safetensors", "threadpoolctl")
 
 
@@ -62,6 +63,7 @@ class Record(TypedDict, total=False):
     network: str
     seconds: dict[str, float]
     fingerprints: dict[str, Fingerprints]
+    costs: dict[str, dict[str, dict[str, float]]]
     metrics_sha256: str
     command: str
     date: str
@@ -106,7 +108,7 @@ class Trained:
 def read_run(folder):
     """Return the `Record` of a study's folder; {} if there is none. One that is not whole is an InputError."""
     found = results.read(folder / "run.json", Record) or {}
-    if set(found) - {"in_progress"} not in (set(), set(Record.__annotations__) - {"in_progress"}):
+    if set(found) - OPTIONAL not in (set(), set(Record.__annotations__) - OPTIONAL):
         raise InputError(f"{folder / 'run.json'}: of another version of this program; remove it")
     return found
 

@@ -312,6 +312,8 @@ class Run:
             return {"history": history, "histories": self.histories(), **how}
         if name == "effort":
             return {"effort": self.effort}
+        if name == "planted":
+            return self.set.planted
         nets = {part: self.folder / f"checkpoint-{part}.safetensors" for part in TRAININGS[name]}
         nets = {part: Network.load(path, self.options.backend) for part, path in nets.items()}
         if name == "frozen":
@@ -335,6 +337,7 @@ class Run:
             "judges": (str(self.judge_recipe), self.judge_recipe.steps),  # these, images and seed determine them
             "frozen": (str(self.recipe), self.steps),
             "effort": self.effort,
+            "planted": self.set.planted is not None,  # the images determine it
         }
         facts = (self.weights, self.images, self.info.title, self.info.classes, self.seed)
         facts += tuple(used[name] for name in stage.uses)
@@ -389,6 +392,7 @@ class Run:
             "network": repr(self.net),
             "seconds": trained | self.seconds | {name: done.seconds for name, done in stages.items()},
             "fingerprints": {k: {"made_from": d.made_from, "code": d.code} for k, d in stages.items()},
+            "costs": {name: done.costs for name, done in stages.items() if done.costs},
             "metrics_sha256": results.sha256(metrics.encode()),
             "command": self.options.command,
             "date": datetime.now().isoformat("T", "seconds"),

@@ -51,6 +51,18 @@ class DataSet:
         """The name of the set's folder in OUT."""
         return self.info.name if self.built_in else files.slug(self.info.name) or "images"
 
+    @cached_property
+    def planted(self):
+        """The test images "without" the shortcut, and which pixels are its "evidence" (None: it has no place).
+
+        None of a set without a planted shortcut.
+        """
+        name = self.info.name
+        if not (self.built_in and data.MADE.get(name)):
+            return None
+        evidence = data.masks(name, "test", of="shortcut") if data.MADE[name] != "color" else None
+        return {"without": data.counterfactual(name), "evidence": evidence}
+
     @property
     def held_out(self):
         """How many training images choose the step that is kept; 0 where nothing is chosen."""

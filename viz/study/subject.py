@@ -46,6 +46,10 @@ class Study:
     effort : float
         In (0, 1]: the share of its iterations that an ascent takes; below 1 where training was cut short as well
         ("effort").
+    without : array or None
+        The test images without the planted shortcut ("planted").
+    evidence : bool array (N_val, H, W) or None
+        The shortcut's pixels; None where it has no place ("planted").
     """
 
     net: object
@@ -65,6 +69,8 @@ class Study:
     about_judges: dict = field(default_factory=dict)
     frozen: object = None
     effort: float = 1.0
+    without: np.ndarray | None = None
+    evidence: np.ndarray | None = None
 
     @cached_property
     def untrained(self):

@@ -25,12 +25,16 @@ class Stage:
         What it shows, in a sentence: in the report and in ``--list``.
     seconds : tuple of 3 floats
         What it usually takes on two cores, with the study's networks for MNIST, CIFAR-10 and STL-10.
-    uses : tuple of "history", "judges", "frozen", "effort"
+    uses : tuple of "history", "judges", "frozen", "effort", "planted"
         What it gets of a `Study` besides network, images and seed; all of it is part of its fingerprint.
+    of : str
+        The stage of which it puts together what it found of each network; done where each has it ("networks").
     over : "network" or "networks"
         "networks": it is done once, after the studies of all seeds, and gets a `viz.study.networks.Networks`.
     sets : tuple of str, optional
         The data sets of which it is done unasked, where not of all: elsewhere it takes long; ``--only`` does it.
+    open : bool
+        Whether its numbers are the point of it: in the report their tables lie open.
     papers : tuple of (text, address)
         Where its methods come from; the address of what is not on the web is empty.
     module, words : str, optional
@@ -43,7 +47,9 @@ class Stage:
     seconds: tuple
     uses: tuple = ()
     over: str = "network"
+    of: str = ""
     sets: tuple | None = None
+    open: bool = False
     papers: tuple = ()
     module: str = ""
     words: str = ""
@@ -188,12 +194,36 @@ STAGES = {
             papers=(YOSINSKI, MAHENDRAN),
         ),
         Stage(
+            "rules",
+            "Ways back, and where they part",
+            "Gradient, deconvnet and guided backprop are points of one lattice of rules; all of it on the same images.",
+            (2, 3, 20),
+            sets=(),
+            papers=(SIMONYAN, ZEILER, SPRINGENBERG),
+        ),
+        Stage(
+            "ties",
+            "What if a tie went the other way?",
+            "How often pools and ReLUs tie, and how far every method's map moves when ties go another way.",
+            (15, 30, 200),
+            sets=(),
+        ),
+        Stage(
             "scorecard",
             "Which method to believe",
             "Every method of attribution on the same images, by every metric, beside maps of no network.",
-            (60, 200, 900),
+            (60, 250, 1500),
             sets=(),
             papers=(POINTING, ADEBAYO),
+        ),
+        Stage(
+            "shortcut",
+            "Does a map go where the evidence was put?",
+            "A planted shortcut that the network uses: what its answers become without it, and which maps find it.",
+            (60, 60, 60),
+            ("planted",),
+            sets=("shapes-corner", "shapes-texture", "shapes-color"),
+            papers=(ADEBAYO,),
         ),
         Stage(
             "summary",
@@ -209,6 +239,18 @@ STAGES = {
             "Every method by every metric, over networks, and its difference to the gradient.",
             (1, 1, 1),
             over="networks",
+            of="scorecard",
+            open=True,
+            papers=(STUDENT,),
+        ),
+        Stage(
+            "shortcut_over_networks",
+            "Does a map go where the evidence was put? Over networks",
+            "Every method by whether it finds the planted shortcut, over networks, beside networks that never saw one.",
+            (1, 1, 1),
+            over="networks",
+            of="shortcut",
+            open=True,
             papers=(STUDENT,),
         ),
     )

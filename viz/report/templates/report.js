@@ -198,6 +198,31 @@ for (const plot of all("figure .plot")) {
   });
 }
 
+// A table of numbers is put in the order of a column by its head: falling, then rising, then as it was; dashes stay last.
+for (const table of all(".numbers table")) {
+  const [heads, body] = [all("thead th", table), one("tbody", table)];
+  const rows = all("tr", body);
+  if (!heads.length || rows.length < 3) continue;
+  const value = (row, i) => {
+    const text = row.cells[i + 1].textContent.trim().replaceAll(",", "");
+    const number = Number.parseFloat(text);
+    return Number.isNaN(number) ? text.replace("\u2013", "") : number;
+  };
+  const compare = (a, b) => (typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b)));
+  heads.forEach((head, i) => {
+    const button = element("button", { type: "button", class: "order" }, head.textContent);
+    head.replaceChildren(button);
+    button.addEventListener("click", () => {
+      const order = { descending: "ascending", ascending: "none" }[head.ariaSort] ?? "descending";
+      for (const other of heads) other.ariaSort = other === head ? order : "none";
+      const sign = order === "descending" ? -1 : 1;
+      const [known, none] = [rows.filter((row) => value(row, i) !== ""), rows.filter((row) => value(row, i) === "")];
+      const sorted = known.sort((a, b) => sign * compare(value(a, i), value(b, i)));
+      body.replaceChildren(...(order === "none" ? rows : [...sorted, ...none]));
+    });
+  });
+}
+
 // Two methods on one image, a border between them to drag.
 for (const box of all(".compare")) {
   const { data, draw, fit, ready } = sprite(box);
