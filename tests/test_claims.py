@@ -15,6 +15,20 @@ def number(mean):
     return {"mean": mean, "low": mean - 0.01, "high": mean + 0.01, "n": 200, "undefined": 0}
 
 
+AP = "average precision"
+
+
+def with_scorecard(metrics, gradient=0.3, pool=0.4, conv=0.5, other=0.6):
+    """The same networks, each with a scorecard."""
+    metrics = copy.deepcopy(metrics)
+    for seed, m in metrics.items():
+        e, scores = 0.01 * seed, {"gradient": gradient, "from pool2": pool, "from relu2": conv, "LayerCAM": other}
+        scores = {k: {AP: number(v + e), f"{AP}, untrained": number(0.2)} for k, v in scores.items()}
+        controls = {"edges of the image": {AP: number(0.45)}, "brightness": {AP: number(0.2)}}
+        m["stages"]["scorecard"] = {"scores": scores | controls}
+    return metrics
+
+
 def beside(trained, untrained, **more):
     return {"trained": number(trained), "untrained": number(untrained), **{k: number(v) for k, v in more.items()}}
 
@@ -162,6 +176,15 @@ def test_a_claim_that_was_not_measured_has_no_row(metrics):
         m["stages"]["layer_backprop"]["pointing_game"] = None  # no masks
     assert {f"S{i}" for i in range(1, 11)} - set(verdicts(metrics)) == {"S6", "S7"}
     assert "images named" in next(row.measured for row in claims.rows(metrics) if row.id == "S4")
+
+
+def test_saliency_is_held_against_all_methods_where_there_is_a_scorecard(metrics):
+    def row(**scores):
+        return next(row for row in claims.rows(with_scorecard(metrics, **scores)) if row.id == "S4")
+
+    assert row().verdict == claims.HOLDS and "1 of 1 other methods exceed from relu2" in row().number
+    assert "edges of the image 45.0 %" in row().control and "gradient 31.0 %" in row().number
+    assert row(pool=0.2).verdict == claims.NOT and "0 of 1" in row(other=0.1).number
 
 
 def test_parts_make_a_verdict():

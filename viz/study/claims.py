@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from math import isnan, nan
 
 from viz.metrics import statistics
+from viz.metrics.controls import CONTROLS
 from viz.report import results, text
 
 HOLDS, UNTRAINED = "holds", "holds, untrained as well"
@@ -17,6 +18,7 @@ NOT, OPEN, FEW = "does not hold", "cannot be told", "cannot be told of so few ne
 LEAST = 3  # networks that a verdict takes
 MOST = 0.9  # "almost all"
 HALF = 0.5
+OUTLINE = "average precision"  # by which the scorecard says whether a map shows the object
 NOTHING = "\N{EN DASH}"  # an undefined number
 
 
@@ -188,6 +190,8 @@ def _s3(f):
 
 
 def _s4(f):
+    if f.has("scorecard", "scores", "gradient", OUTLINE):
+        return _s4_beside_all(f)
     saliency, pool, conv = f.keys("layer_backprop", "named")
     game = f.has("layer_backprop", "pointing_game", conv, "trained")
     what = "pointing_game" if game else "named"
@@ -198,9 +202,31 @@ def _s4(f):
     also = [above(f.less((*at[b], "untrained"), (*at[a], "untrained"))) for a, b in ((saliency, pool), (pool, conv))]
     said, without = ("; ".join(f"{k} {percent(v, 0)}" for k, v in some.items()) for some in (shares, untrained))
     return (
-        f"{measured} (for now: other methods are still to be compared)",
+        f"{measured} (without its scorecard, which compares all methods)",
         said,
         f"untrained: {without}",
+        parts,
+        all(part is True for part in also),
+    )
+
+
+def _s4_beside_all(f):
+    """Where the scorecard was made: the same beside all other methods, and maps of no network."""
+    pool, conv = (k for k in f.keys("scorecard", "scores") if k.startswith("from "))
+    at = {k: ("scorecard", "scores", k, OUTLINE) for k in f.keys("scorecard", "scores")}
+    at = {k: path for k, path in at.items() if f.has(*path)}
+    means = {k: f(*path).mean for k, path in at.items()}
+    others = [k for k in means if k not in CONTROLS and k not in ("gradient", pool, conv)]
+    better = sum(means[k] > means[conv] for k in others)
+    control = max((k for k in means if k in CONTROLS), key=means.get)
+    pairs = (("gradient", pool), (pool, conv))
+    parts = [above(f.less(at[b], at[a])) for a, b in pairs]
+    also = [above(f.less(*((*at[k][:-1], f"{OUTLINE}, untrained") for k in (b, a)))) for a, b in pairs]
+    said = "; ".join(f"{k} {percent(f(*at[k]))}" for k in ("gradient", pool, conv))
+    return (
+        f"{OUTLINE} of the object's pixels in each map",
+        f"{said}; {better} of {len(others)} other methods exceed {conv}",
+        f"{control} {percent(f(*at[control]))}",
         parts,
         all(part is True for part in also),
     )

@@ -7,8 +7,7 @@ from viz.study import cards
 def run(networks):
     """Return (pictures, facts) of `viz.study.networks.Networks`."""
     found = {seed: m["stages"]["scorecard"] for seed, m in networks.metrics.items()}
-    none = [f[NOTHING] for f in found.values() if NOTHING in f]
-    if none:
+    if none := [f[NOTHING] for f in found.values() if NOTHING in f]:
         return [], {NOTHING: none[0]}
     found = {seed: f["scores"] for seed, f in found.items()}
     scores, apart = cards.over(found), cards.differences(found)

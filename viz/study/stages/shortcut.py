@@ -5,7 +5,7 @@ import numpy as np
 from viz import figures
 from viz.metrics import statistics
 from viz.metrics.controls import CONTROLS
-from viz.report.results import COSTS, Comparison, Picture
+from viz.report.results import COSTS, NOTHING, Comparison, Picture
 from viz.study.methods import FEW, PLACE, place, rows, slug, title
 from viz.study.subject import SHOWN, Study
 
@@ -15,6 +15,8 @@ LEAST = 10  # fewer say nothing
 
 def run(s: Study):
     """Return (pictures, facts)."""
+    if s.without is None:
+        return [], {NOTHING: "no shortcut was planted in these images"}
     betrayed = s.info.classes.index(s.info.betrayed)
     theirs = np.flatnonzero(s.test_labels == betrayed)
     before, after = s.net.predict(s.test_images[theirs]), s.net.predict(s.without[theirs])

@@ -5,7 +5,7 @@ import numpy as np
 from tinycnn import InputError, Network, data
 from viz import figures
 from viz.metrics import statistics
-from viz.report.results import Picture
+from viz.report.results import NOTHING, Picture
 from viz.study import cards
 from viz.study.methods import PLACE
 
@@ -15,6 +15,8 @@ PLAIN = "shapes"  # the set without a shortcut, whose networks lie beside these
 def run(networks):
     """Return (pictures, facts) of `viz.study.networks.Networks`."""
     found = {seed: m["stages"]["shortcut"] for seed, m in networks.metrics.items()}
+    if none := [f[NOTHING] for f in found.values() if NOTHING in f]:
+        return [], {NOTHING: none[0]}
     flips = {seed: _mean(f["answers_that_flip"]) for seed, f in found.items()}
     plain = _plain(networks)
     judged = {seed: f["scores"] for seed, f in found.items() if f["scores"]}
