@@ -17,8 +17,10 @@ from pathlib import Path
 
 from tinycnn import InputError, data, files
 from viz.metrics import statistics
+from viz.metrics.controls import CONTROLS
 from viz.report import results, text
-from viz.study import claims, fingerprint, recipes
+from viz.study import cards, claims, fingerprint, recipes
+from viz.study.methods import LESS
 from viz.study.table import STAGES
 
 HERE = Path(__file__).resolve().parent
@@ -28,9 +30,18 @@ STUDIES = {  # {name: {data set: seeds}}, and the arguments of all of them
     "default": ({"digits": "0-9", "shapes": "0-4"}, []),
     "study": ({"mnist": "0-2", "cifar10": "0", STAND_IN: "0"}, ["--recipe", "study", "--protocol", "study"]),
     "fast": ({"mnist": "0-2", "cifar10": "0-2", STAND_IN: "0-2"}, ["--recipe", "fast"]),
+    "scorecard": ({"shapes": "0-9", "shapes-corner": "0-4", "shapes-texture": "0-4", "shapes-color": "0-4"}, []),
 }
+SCORED = {"shapes": "scorecard"}  # the stage that the last one is done for; of the other sets it is "shortcut"
 LINES = {"study": ("#b45309", "test images"), "fast": ("#1d4ed8", "held-out images")}  # of the plot
 TITLES = {"digits": "digits", "shapes": "shapes", "mnist": "MNIST", "cifar10": "CIFAR-10", STAND_IN: "stand-in"}
+TITLES |= {name: name for name in STUDIES["scorecard"][0]}
+
+
+def arguments(study, dataset):
+    """Return the arguments of a study of a data set, but for the set and the seeds."""
+    only = ["--only", SCORED.get(dataset, "shortcut")] if study == "scorecard" else []
+    return [*STUDIES[study][1], *only]
 
 
 def read(study, dataset):
@@ -45,8 +56,8 @@ def read(study, dataset):
 
 def changed(study, dataset):
     """Return why a study has to be done again, in words; "" if what is kept is what the code gives now."""
-    seeds, arguments = STUDIES[study][0][dataset], STUDIES[study][1]
-    asked = dict(zip(arguments[::2], arguments[1::2]))
+    seeds, given = STUDIES[study][0][dataset], arguments(study, dataset)
+    asked = dict(zip(given[::2], given[1::2]))
     kind, protocol = asked.get("--recipe", "study"), asked.get("--protocol", "holdout")
     metrics, runs = read(study, dataset)
     first, _, last = seeds.partition("-")
@@ -59,10 +70,8 @@ def changed(study, dataset):
             if run["settings"][name] != now:
                 return f"its {name} was {run['settings'][name]}"
         for name, stage in STAGES.items():
-            code, needed = (
-                run["fingerprints"].get(name, {}).get("code"),
-                stage.usual(dataset) or name in run["fingerprints"],
-            )
+            code, only = run["fingerprints"].get(name, {}).get("code"), asked.get("--only")
+            needed = name in run["fingerprints"] or (name == only if only else stage.usual(dataset))
             if stage.over == "network" and needed and code != fingerprint.of_code(stage.module):
                 return f"the code of {name} has changed"
     return ""
@@ -70,9 +79,10 @@ def changed(study, dataset):
 
 def do(study, dataset, work, data_dir):
     """Do one study in `work`, or go on with it, and keep its records."""
-    seeds, arguments = STUDIES[study][0][dataset], STUDIES[study][1]
+    seeds = STUDIES[study][0][dataset]
     where = ["--images", f"{data_dir}/{dataset}"] if dataset == STAND_IN else ["--dataset", dataset]
-    command = [sys.executable, "run_all.py", *where, "--data-dir", data_dir, *arguments, "--seeds", seeds, "--resume"]
+    command = [sys.executable, "run_all.py", *where, "--data-dir", data_dir, "--seeds", seeds, "--resume"]
+    command += arguments(study, dataset)
     out = Path(work) / study
     subprocess.run([*command, "--out", str(out)], cwd=HERE.parent, check=True)
     kept = RESULTS / study / dataset
@@ -131,6 +141,9 @@ def claimed():
     for dataset, metrics in kept.items():
         for row in claims.rows(metrics, other=kept.get("cifar10") if dataset == "mnist" else None) if metrics else ():
             told.setdefault(row.id, []).append((dataset, len(metrics), row))
+    if scored := read("scorecard", "shapes")[0]:  # beside all other methods: in place of what one stage says
+        told["S4"] = [one for one in told.get("S4", []) if one[0] != "shapes"]
+        told["S4"] += [("shapes", len(scored), row) for row in claims.rows(scored) if row.id == "S4"]
     for dataset, metrics in own.items():
         if metrics:
             row = claims.rows(metrics, recipes.REPORTED[dataset])[-1]
@@ -167,7 +180,51 @@ def ways():
     return table(["judges' mean log-odds", *(f"{TITLES[d]}, {networks(m)}" for d, m in kept.items())], rows)
 
 
-TABLES = {"accuracies": accuracies, "claims": claimed, "ways": ways}
+COLUMNS = {  # of the scorecard in short: {head: (data set, metric)}
+    "points at the object": ("shapes", "pointing game"),
+    "average precision": ("shapes", "average precision"),
+    "deletion": ("shapes", "deletion"),
+    "insertion": ("shapes", "insertion"),
+    "ROAD": ("shapes", "ROAD"),
+    "stays with random weights": ("shapes", "all layers random: Spearman"),
+    "finds the mark": ("shapes-corner", "pointing game"),
+    "finds the texture": ("shapes-texture", "pointing game"),
+}
+
+
+def scored():
+    """The scorecard in short: methods by metrics; in bold what is better than every map of no network, for certain."""
+    found = {}
+    for dataset in ("shapes", "shapes-corner", "shapes-texture"):
+        metrics, stage = read("scorecard", dataset)[0], SCORED.get(dataset, "shortcut")
+        found[dataset] = {seed: m["stages"][stage]["scores"] for seed, m in metrics.items()}
+    if not found["shapes"]:
+        return "Not run yet."
+    rows = []
+    for method in next(iter(found["shapes"].values())):
+        cells = [f"{method} (no network)" if method in CONTROLS else method]
+        for dataset, metric in COLUMNS.values():
+            cells.append(_score(found[dataset], method, metric) if found[dataset] else "")
+        rows.append(cells)
+    count = "; ".join(f"{d}: {networks(some)}" for d, some in found.items() if some)
+    return f"{count[0].upper()}{count[1:]}.\n\n" + table(["method", *COLUMNS], rows)
+
+
+def _score(found, method, metric):
+    """A mean over networks with its interval; bold where it is better than the best map of no network for certain."""
+    values = cards.values(found, method, metric)
+    if not values:
+        return ""
+    written = text.span(vars(statistics.over_networks(values)))
+    control = cards.best_control(found, metric)
+    if method in CONTROLS or control is None:
+        return written
+    gain = cards.less(found, metric, control)[method]
+    better = gain["high"] < 0 if metric in LESS else gain["low"] > 0
+    return f"**{written}**" if better else written
+
+
+TABLES = {"accuracies": accuracies, "claims": claimed, "ways": ways, "scorecard": scored}
 
 
 def curves(path):

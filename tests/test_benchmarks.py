@@ -11,6 +11,7 @@ from benchmarks import __main__ as bench
 from benchmarks import report, sides, worker, works
 from benchmarks import results as study_results
 from tinycnn import InputError, data, models
+from viz.metrics.controls import CONTROLS
 from viz.study import fingerprint, recipes
 from viz.study.table import STAGES
 
@@ -186,15 +187,38 @@ def test_the_readme_s_tables_are_written_from_what_is_kept(tmp_path, monkeypatch
         (folder / "run.json").write_text("{}")
     study_results.write_readme(page)
     text = page.read_text()
-    assert text.startswith("before\n<!-- accuracies") and text.endswith("<!-- end of ways -->\nafter")
+    assert text.startswith("before\n<!-- accuracies") and text.endswith("<!-- end of scorecard -->\nafter")
     assert (
         "| digits |  | **97.8 % (95.9 to 99.7 %)** of 360; training images 97.8 % (150 steps, 3 networks) |  |" in text
     )
-    assert "| nothing | 2.0 (-0.5 to 4.5) |" in text
+    assert "| nothing | 2.0 (-0.5 to 4.5) |" in text and "Not run yet." in text
     page.write_text("no marks")
     with pytest.raises(InputError, match="has no marks"):
         study_results.write_readme(page)
     assert page.read_text() == "no marks"
+
+
+def test_the_scorecard_in_short_is_bold_where_it_beats_every_map_of_no_network(tmp_path, monkeypatch):
+    monkeypatch.setattr(study_results, "RESULTS", tmp_path)
+    for seed in range(3):
+        e = 0.01 * seed
+        scores = {"gradient": {"pointing game": 0.9 + e, "deletion": 0.1 + e}, "RISE": {"pointing game": 0.4 - e}}
+        scores |= {name: {"pointing game": 0.5, "deletion": 0.05 + e} for name in CONTROLS}
+        scores = {
+            k: {m: {"mean": v, "low": v, "high": v, "n": 9} for m, v in some.items()} for k, some in scores.items()
+        }
+        folder = tmp_path / "scorecard" / "shapes" / f"seed-{seed}"
+        folder.mkdir(parents=True)
+        (folder / "metrics.json").write_text(json.dumps({"seed": seed, "stages": {"scorecard": {"scores": scores}}}))
+        (folder / "run.json").write_text("{}")
+    text = study_results.scored()
+    assert text.startswith("Shapes: 3 networks.\n\n| method | points at the object |")
+    assert "| gradient | **0.91 (0.89 to 0.93)** |  | 0.11 (0.09 to 0.13) |" in text
+    assert (
+        "| RISE | 0.39 (0.37 to 0.41) |  |  |" in text and "| centred blob (no network) | 0.50 (0.50 to 0.50) |" in text
+    )
+    assert study_results.arguments("scorecard", "shapes") == ["--only", "scorecard"]
+    assert study_results.arguments("scorecard", "shapes-color") == ["--only", "shortcut"]
 
 
 def test_a_study_is_done_again_only_if_its_recipe_or_a_stage_s_code_changed(tmp_path, monkeypatch):

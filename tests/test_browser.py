@@ -407,6 +407,32 @@ def test_two_methods_meet_at_a_border_that_keys_and_pointer_move(visit, path):
     assert canvas.get_attribute("aria-label").startswith(box.locator("fieldset span").nth(1).inner_text())
 
 
+def test_a_table_is_sorted_by_its_heads_and_dashes_stay_last(visit, tmp_path):
+    def interval(mean):
+        return {"mean": mean, "low": None, "high": None, "n": 3}
+
+    rows = {"a": interval(0.5), "b": interval(None), "c": interval(-2.0), "d": interval(10.0), "e": interval(2000.0)}
+    facts = {"scores": {name: {"first": i, "second": 1} for name, i in rows.items()}}
+    kept = results.keep(
+        tmp_path / "s", [], facts | {results.COSTS: {"a": {"seconds": 1.5}, "b": {"seconds": 2.5}}}, 0.0, "", ""
+    )
+    made = section(tmp_path / "a")
+    chapter = report.Chapter("s", "S", "What it is.", tmp_path / "s", kept, {}, open=True)
+    report.write(tmp_path / "report.html", [replace(made, chapters=(made.chapters[0], chapter))])
+    page = visit(tmp_path / "report.html")
+    table = page.locator("#digits-s details.numbers[open] table").first
+    head = table.get_by_role("button", name="first")
+
+    def order():
+        return "".join(table.locator("tbody th").all_inner_texts()).lower()
+
+    assert order() == "abcde" and "seconds" in page.locator("#digits-s details.numbers").inner_text()
+    for expected, way in (("edacb", "descending"), ("cadeb", "ascending"), ("abcde", "none")):
+        head.focus()
+        page.keyboard.press("Enter")
+        assert order() == expected and table.locator("thead th").first.get_attribute("aria-sort") == way
+
+
 def test_contents_lead_there_and_mark_where_one_is(visit, path):
     page = visit(path)
     page.locator("nav a[href='#digits-tsne']").click()

@@ -57,15 +57,17 @@ class Split:
 
     def __call__(self, ops, layer, p, cache, R):
         """Return the relevance of the layer's inputs, given that of its outputs."""
-        found = 0
-        for part, ratio, _, _ in self.ratios(ops, layer, p, cache, R):
+        found = None
+        for part, ratio, _ in self.ratios(ops, layer, p, cache, R):
             for x, w in part.products:
                 back = layer.backward(ops, {"w": ops.asarray(w)}, cache, ops.asarray(ratio), RULES["gradient"])
-                found = found + x * ops.to_numpy(back)
+                back = ops.to_numpy(back)
+                np.multiply(x, back, out=back)
+                found = back if found is None else found + back
         return ops.asarray(found)
 
     def ratios(self, ops, layer, p, cache, R):
-        """Yield (part, share R / z', z' with epsilon, z'): what no primitive computes is done on the host."""
+        """Yield (part, share R / z' with epsilon, z'): what no primitive computes is done on the host."""
         *known, R = map(ops.to_numpy, (cache.x, cache.y, p["w"], p["b"], R))
         none = ops.zeros(p["b"].shape)
         for part in self.parts(*known):
@@ -74,14 +76,27 @@ class Split:
                 z = part.bias
                 for x, w in part.products:
                     z = z + ops.to_numpy(layer.forward(ops, {"w": ops.asarray(w), "b": none}, ops.asarray(x))[0])
-            steady = np.where(z < 0, z - self.epsilon, z + self.epsilon)
-            yield part, np.divide(part.share * R, steady, out=np.zeros_like(R), where=steady != 0), steady, z
+            yield part, self.ratio(R if part.share == 1 else part.share * R, z), z
+
+    def ratio(self, R, z):
+        """Return R / z', 0 where there is nothing to divide by; image by image, which a cache holds."""
+        found = (np.empty_like if self.epsilon else np.zeros_like)(R)
+        for each, signal, out in zip(z, R, found):
+            if self.epsilon:
+                np.divide(signal, self.steady(each, out), out=out)
+            else:
+                np.divide(signal, each, out=out, where=each != 0)
+        return found
+
+    def steady(self, z, out=None):
+        """Return z with epsilon added away from 0."""
+        return np.add(np.copysign(z.dtype.type(self.epsilon), z + 0, out=out), z, out=out)  # -0 + 0 = 0
 
     def lost(self, ops, layer, p, cache, R):
         """Return what biases, epsilon and units with z' = 0 keep of each image's relevance, float64 (3, N)."""
         found = np.zeros((3, len(R)))
-        for part, ratio, steady, z in self.ratios(ops, layer, p, cache, R):
-            on = z != 0
+        for part, ratio, z in self.ratios(ops, layer, p, cache, R):
+            on, steady = z != 0, self.steady(z)
             found += [_sums(a) for a in (ratio * part.bias * on, ratio * (steady - z) * on, part.share * R * ~on)]
         return found
 
@@ -152,7 +167,7 @@ COMPOSITES = {  # name: the first linear layer's rule, that of the other convolu
     "epsilon_alpha2_beta1_flat": ("flat", "alpha2_beta1", "epsilon"),
     "epsilon_gamma_box": ("z_box", "gamma", "epsilon"),
 }
-PASS = Rule(mask=False, rectify=False)  # a ReLU hands on its relevance, a pool gives it to the winner
+PASS = Rule(relu=lambda ops, layer, p, cache, R: R)  # a ReLU hands on its relevance, a pool gives it to the winner
 
 
 def composite(first, convolutions, dense, epsilon=1e-6, gamma=0.25):

@@ -206,7 +206,7 @@ for (const table of all(".numbers table")) {
   const value = (row, i) => {
     const text = row.cells[i + 1].textContent.trim().replaceAll(",", "");
     const number = Number.parseFloat(text);
-    return Number.isNaN(number) ? text.replace("\u2013", "") : number;
+    return Number.isNaN(number) ? (text.startsWith("\u2013") ? "" : text) : number;
   };
   const compare = (a, b) => (typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b)));
   heads.forEach((head, i) => {
