@@ -11,10 +11,9 @@ from viz.metrics import statistics
 from viz.metrics.controls import CONTROLS
 from viz.report import text
 from viz.report.results import Picture
-from viz.study.methods import LESS, ORDER, SHARES, slug, title
+from viz.study.methods import LESS, ORDER, SHARES, STILL, slug, title
 
 TO = "gradient"  # what each is compared with
-STILL = 0.5  # a rank correlation above it: the maps stay as they were
 LEAST = 3  # networks of which something is said
 
 
@@ -65,7 +64,7 @@ def charts(cards, scores, apart):
         name = {method: f"{method} (control)" if method in CONTROLS else method for method in scores}
         here = {method: found[metric] for method, found in scores.items() if metric in found}
         there = {method: found[metric] for method, found in apart.items() if metric in found}
-        share = metric.split(",")[0] in SHARES
+        share = metric.removesuffix(", untrained") in SHARES
         figure = figures.intervals(
             {name[k]: _interval(v) for k, v in here.items()},
             title(metric),
@@ -116,16 +115,14 @@ def _place(cards, scores, method):
     than = f"{control}, {text.percent(scores_of(cards, control, metric), 0)}"
     share, gain = text.span_percent(there, 0), less(cards, metric, control)[method]
     if gain["low"] > 0:
-        allows.append(f"points at it in {share} of the images, more often than any map of no network ({than})")
+        allows.append(f"points at the object in {share} of the images, more often than any map of no network ({than})")
     else:
         how = "less often than a map" if gain["high"] < 0 else "not for certain more often than a map"
-        denies.append(f"points at it in {share} of the images, {how} of no network ({than})")
-    without = values(cards, method, f"{metric}, untrained")
-    if without:
-        learned = statistics.paired(values(cards, method, metric), without)
-        if not learned.low > 0:
-            share = text.percent(statistics.over_networks(without).mean, 0)
-            denies.append(f"points no better than with an untrained network ({share})")
+        denies.append(f"points at the object in {share} of the images, {how} of no network ({than})")
+    learned = scores.get(f"{metric}, gained by training")
+    if learned and not learned["low"] > 0:
+        share = text.percent(scores_of(cards, method, f"{metric}, untrained"), 0)
+        denies.append(f"points no better than with an untrained network ({share})")
     return allows, denies
 
 

@@ -29,6 +29,7 @@ ORDER = {  # (net, images, maps (N, H, W), target) -> (N,): the area under the c
     "insertion": lambda *args: faithfulness.insertion(*args)[1],
     "ROAD": lambda *args: faithfulness.road(*args)[1],
 }
+STILL = 0.5  # a rank correlation above it: the maps are as they were
 LESS = ("deletion", "ROAD", "max-sensitivity", "infidelity")  # less is better
 SHARES = (*PLACE, *ORDER)  # these lie between 0 and 1
 

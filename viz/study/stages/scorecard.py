@@ -6,11 +6,10 @@ from viz import figures
 from viz.metrics import complexity, randomization, robustness, statistics
 from viz.metrics.controls import CONTROLS
 from viz.report.results import COSTS, NOTHING, Comparison, Picture
-from viz.study.methods import FEW, PLACE, SHARES, order, place, rows, slug, title
+from viz.study.methods import FEW, PLACE, SHARES, STILL, order, place, rows, slug, title
 from viz.study.subject import Study
 
 POINTED = 500  # images by which maps are judged whose objects are known
-STILL = 0.5  # a rank correlation above it: the maps are as they were
 SMALLEST = 11  # pixels: of an image that has an SSIM
 UNTRAINED = ("pointing game", "average precision")  # of maps of the network as it started, too
 
@@ -29,7 +28,8 @@ def run(s: Study):
         maps, raw, costs[row.name] = row.draw(s.net, images[some], target[some])
         values[row.name] = place(maps, None if masks is None else masks[some])
         if not row.slow:
-            values[row.name] |= order(s.net, images, maps, target) | _untrained(s, row, images, masks, target)
+            values[row.name] |= order(s.net, images, maps, target)
+            values[row.name] |= _untrained(s, row, images[:FEW], masks, target[:FEW], values[row.name])
             tests, cascade[row.name] = _tests(s, row, images[:FEW], raw[:FEW], target[:FEW], falls)
             values[row.name] |= tests
         tiles[row.name] = row.tile(maps[: len(shown)])
@@ -64,12 +64,15 @@ def _tests(s, row, few, maps, target, falls):
     return found, {layer: statistics.interval(r).mean for layer, r in zip(anew.layers, anew.absolute)}
 
 
-def _untrained(s, row, images, masks, target):
-    """What the method's maps of the network as it started score by place, of the few images."""
+def _untrained(s, row, few, masks, target, trained):
+    """What the method's maps of the network as it started score by place, and how much less that is, image by image."""
     if masks is None:
         return {}
-    maps = row.read(row(s.untrained, images[:FEW], target[:FEW]))
-    return {f"{name}, untrained": PLACE[name](masks[:FEW], maps) for name in UNTRAINED}
+    maps, found = row.read(row(s.untrained, few, target)), {}
+    for name in UNTRAINED:
+        found[f"{name}, untrained"] = before = PLACE[name](masks[: len(few)], maps)
+        found[f"{name}, gained by training"] = trained[name][: len(few)] - before
+    return found
 
 
 def _sheet(s, tiles, shown, target):
@@ -103,7 +106,7 @@ def _charts(values, facts):
         found = {name: statistics.interval(some[metric]) for name, some in values.items() if metric in some}
         n = max(interval.n + interval.undefined for interval in found.values())
         chance = facts["by_chance"] if metric in PLACE and metric != "AUROC" else None
-        share = metric.split(",")[0] in SHARES
+        share = metric.removesuffix(", untrained") in SHARES
         figure = figures.intervals(
             found, title(metric), f"Mean over {n} images of this network, 95 % intervals.",
             f"{metric}, per cent" if share else metric, chance and (chance, "chance"), percent=share,
