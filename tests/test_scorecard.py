@@ -149,10 +149,10 @@ def test_without_a_place_or_a_flip_no_map_is_judged(few, quick, kind, tmp_path):
 
 
 def test_a_set_has_its_counterfactuals_and_its_evidence_where_there_is_one():
-    corner, color = sets.built_in("shapes-corner"), sets.built_in("shapes-color")
+    corner, color, plain = (sets.DataSet(data.info(n), *[()] * 6) for n in ("shapes-corner", "shapes-color", "shapes"))
     assert np.array_equal(corner.planted["without"], data.counterfactual("shapes-corner"))
     assert np.array_equal(corner.planted["evidence"], data.masks("shapes-corner", "test", of="shortcut"))
-    assert color.planted["evidence"] is None and sets.built_in("shapes").planted is None
+    assert color.planted["evidence"] is None and plain.planted is None
     assert [n for n in data.NAMES if table.STAGES["shortcut"].usual(n)] == [n for n, s in data.MADE.items() if s]
 
 
