@@ -60,7 +60,7 @@ FLOORS = (
     {"activations", "deconvnet", "saliency", "attribution", "ascent", "space"},
     {"metrics"},
     {"figures"},
-    {"report"},
+    {"report", "explorer"},
     {"study"},
 )
 PUBLIC = {"errors", "files", "layers", "progress", "rules", "streams", "models", "optim", "train", "data"}
