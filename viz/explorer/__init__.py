@@ -1,5 +1,5 @@
 """One self-contained page of a network, to look inside with the mouse: `write`."""
 
-from .export import layers, numbers, payload, write
+from .export import is_of, layers, numbers, payload, write
 
-__all__ = ["layers", "numbers", "payload", "write"]
+__all__ = ["is_of", "layers", "numbers", "payload", "write"]

@@ -32,7 +32,7 @@ PATCHES = 9  # of each map
 STEPS = 40  # of the ascents for hidden maps
 
 
-def write(path, net, untrained, title, classes, images, labels, seed=0):
+def write(path, net, untrained, title, classes, images, labels, seed=0, made_from=""):
     """Write the page of a network to `path`, atomically.
 
     Parameters
@@ -48,6 +48,8 @@ def write(path, net, untrained, title, classes, images, labels, seed=0):
     labels : integer array (N,)
     seed : int
         Of the ascents' noise.
+    made_from : str
+        What the page is made from, in a few letters: `is_of` asks for it.
 
     Raises
     ------
@@ -56,7 +58,16 @@ def write(path, net, untrained, title, classes, images, labels, seed=0):
     """
     env = jinja2.Environment(loader=jinja2.FileSystemLoader([HERE, HERE / "templates"]), autoescape=True)
     data = payload(net, untrained, title, classes, images, labels, seed)
-    files.write_text(path, env.get_template("explorer.html").render(data=data, title=title))
+    files.write_text(path, env.get_template("explorer.html").render(data=data, title=title, made_from=made_from))
+
+
+def is_of(path, made_from):
+    """Return whether there is a page at `path` that was made from this."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as f:
+            return f'<meta name="made-from" content="{made_from}">' in f.read(2000)
+    except OSError:
+        return False
 
 
 def payload(net, untrained, title, classes, images, labels, seed=0):
@@ -224,13 +235,18 @@ def _ascents(net, images, seed):
     size, found = net.input_shape[0], {}
     for layer in net.layers:
         units, recipe = np.arange(net.shapes[layer.name][-1]), None
-        if isinstance(layer, Conv2D):
+        if isinstance(layer, Conv2D) and size <= SMALL:  # of larger images it would take minutes
             recipe = replace(recipes.hidden(size, dense=False), steps=STEPS)
         elif layer.name == net.layer_names[-1]:
             prior = Spectral.of(images, net.dtype)
             recipe = replace(recipes.for_size(size), steps=STEPS, parametrization=prior)
         if recipe is not None:
-            found[layer.name] = _shown(maximize(net, layer.name, units, recipe, seed=seed).images)
+            made = maximize(net, layer.name, units, recipe, seed=seed).images
+            if isinstance(layer, Conv2D):  # what the unit in the middle of the map sees, as its ascent made it
+                field, stride, offset = map(np.array, net.receptive_field(layer.name))
+                corner = offset + stride * (np.array(net.shapes[layer.name][:2]) // 2)
+                made = activations.crop(made, np.tile(np.concatenate([corner, corner + field]), (len(made), 1)))
+            found[layer.name] = _shown(made)
     return found
 
 

@@ -335,12 +335,7 @@ function drawAscent(layer) {
   one("#ascend").hidden = H * W > 1600;
   one("#ascent-said").textContent = kept ? "Made beforehand, by gradient ascent." : state.trained ? "None was made beforehand." : "Stored for the trained network only.";
   if (!kept) return;
-  const whole = kept.cut(state.unit);
-  if (!isMap(layer)) return put(one("#ascent"), whole);
-  const { size, stride, offset } = layer.field;
-  const [y, x] = [0, 1].map((axis) => offset[axis] + stride[axis] * Math.trunc(layer.to[axis] / 2));
-  [one("#ascent").width, one("#ascent").height] = [size[1], size[0]];
-  one("#ascent").getContext("2d").putImageData(whole, -x, -y);
+  put(one("#ascent"), kept.cut(state.unit));
 }
 
 function showAscent({ step, of, score, image }) {
