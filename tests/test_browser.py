@@ -327,6 +327,18 @@ def test_tabs_show_one_figure_at_a_time_and_arrows_move(visit, tabbed):
         assert tab.get_attribute("aria-controls") == panel.get_attribute("id")
 
 
+def test_one_figure_alone_has_no_tab(visit, tmp_path):
+    tile = np.zeros((1, 8, 8, 3), np.uint8)
+    made = section(tmp_path / "a")
+    kept = results.keep(
+        tmp_path / "s", [results.Picture("x", "x", figures.sheet(tile, 1, "x"), group="g")], {}, 0.0, "", ""
+    )
+    chapter = report.Chapter("s", "S", "What it is.", tmp_path / "s", kept, {"x": results.Words("A.", "", "An alt.")})
+    report.write(tmp_path / "report.html", [replace(made, chapters=(made.chapters[0], chapter))])
+    page = visit(tmp_path / "report.html")
+    assert page.locator("[role=tab]").count() == 0 and page.locator("#digits-s-x img.picture").is_visible()
+
+
 def test_the_scatter_shows_the_image_and_the_class_under_the_pointer(visit, path):
     page = visit(path)
     plot = page.locator("#digits-tsne .plot").first

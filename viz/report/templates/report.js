@@ -69,6 +69,7 @@ dialog.addEventListener("keydown", (event) => {
 // Figures of one group lie under tabs: https://www.w3.org/WAI/ARIA/apg/patterns/tabs/
 for (const group of all(".group")) {
   const figures = all("figure", group);
+  if (figures.length < 2) continue;
   const tabs = figures.map((figure) => element("button", { type: "button", role: "tab", "aria-controls": figure.id }, figure.dataset.tab));
   const show = (chosen) => figures.forEach((figure, i) => {
     tabs[i].setAttribute("aria-selected", i === chosen);
