@@ -20,7 +20,6 @@ from viz.metrics import statistics
 from viz.metrics.controls import CONTROLS
 from viz.report import results, text
 from viz.study import cards, claims, fingerprint, recipes
-from viz.study.methods import LESS
 from viz.study.table import STAGES
 
 HERE = Path(__file__).resolve().parent
@@ -216,12 +215,9 @@ def _score(found, method, metric):
     if not values:
         return ""
     written = text.span(vars(statistics.over_networks(values)))
-    control = cards.best_control(found, metric)
-    if method in CONTROLS or control is None:
+    if method in CONTROLS or cards.best_control(found, metric) is None:
         return written
-    gain = cards.less(found, metric, control)[method]
-    better = gain["high"] < 0 if metric in LESS else gain["low"] > 0
-    return f"**{written}**" if better else written
+    return f"**{written}**" if cards.beats(found, method, metric) else written
 
 
 TABLES = {"accuracies": accuracies, "claims": claimed, "ways": ways, "scorecard": scored}

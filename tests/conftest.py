@@ -27,3 +27,14 @@ def ops64(backend):
 def ops(request):
     """Primitives of each backend, in each precision, on NumPy arrays."""
     return hosted.get_ops(*request.param)
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """A headless browser."""
+    from browsing import CHROMIUM, playwright
+
+    with playwright.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()

@@ -2,10 +2,10 @@
 
 import base64
 import json
-import shutil
 
 import numpy as np
 import pytest
+from browsing import MARKS
 from PIL import Image
 
 from tinycnn import Network, data, models
@@ -14,21 +14,8 @@ from tinycnn.rules import RULES, UNPOOLS
 from viz import activations, explorer
 from viz.explorer import export
 
-playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright: pip install -e '.[browser]'")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium"),
-]
+pytestmark = MARKS
 ENGINE = (export.HERE / "engine.js").read_text("utf-8")
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    with playwright.sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

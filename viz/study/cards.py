@@ -4,14 +4,15 @@ A number over networks is the mean of the networks' means. Methods are compared 
 of one metric hold together (Bonferroni).
 """
 
-from math import isnan, nan
+from math import isnan
 
 from viz import figures
 from viz.metrics import statistics
 from viz.metrics.controls import CONTROLS
 from viz.report import text
 from viz.report.results import Picture
-from viz.study.methods import LESS, ORDER, SHARES, STILL, slug, title
+from viz.study import claims
+from viz.study.methods import LESS, ORDER, PLACE, SHARES, STILL, slug, title
 
 TO = "gradient"  # what each is compared with
 LEAST = 3  # networks of which something is said
@@ -19,8 +20,8 @@ LEAST = 3  # networks of which something is said
 
 def values(cards, method, metric):
     """Return {seed: the mean}, NaN where it is undefined; {} where the method was not judged by this metric."""
-    found = {seed: card.get(method, {}).get(metric) for seed, card in cards.items()}
-    return {} if None in found.values() else {s: nan if f["mean"] is None else f["mean"] for s, f in found.items()}
+    judged = all(metric in card.get(method, {}) for card in cards.values())
+    return claims.values(cards, method, metric) if judged else {}
 
 
 def over(cards):
@@ -58,6 +59,12 @@ def best_control(cards, metric):
     return (min if metric in LESS else max)(means, key=means.get) if means else None
 
 
+def beats(cards, method, metric):
+    """Return whether a method is better by a metric than the best map of no network, for certain."""
+    gain = less(cards, metric, best_control(cards, metric))[method]
+    return gain["high"] < 0 if metric in LESS else gain["low"] > 0
+
+
 def charts(cards, scores, apart):
     """Yield the picture of each metric: every method and control, a dot for each network, differences below."""
     for metric in _metrics(cards):
@@ -66,14 +73,14 @@ def charts(cards, scores, apart):
         there = {method: found[metric] for method, found in apart.items() if metric in found}
         share = metric.removesuffix(", untrained") in SHARES
         figure = figures.intervals(
-            {name[k]: _interval(v) for k, v in here.items()},
+            {name[k]: interval(v) for k, v in here.items()},
             title(metric),
             f"Mean of {text.counted(len(cards), 'network')}, 95 % intervals over networks; a dot for each. Below, "
             f"differences to the {TO}, which hold all together.",
             f"{metric}, per cent" if share else metric,
             dots={name[k]: list(v["values"].values()) for k, v in here.items()},
             percent=share,
-            differences={name[k]: _interval(v) for k, v in there.items()},
+            differences={name[k]: interval(v) for k, v in there.items()},
         )
         facts = {
             "metric": metric,
@@ -82,6 +89,24 @@ def charts(cards, scores, apart):
             "below": [method for method, found in there.items() if found["high"] < 0],
         }
         yield Picture(slug(metric), title(metric), figure, "metric", facts, group="metric", tab=metric)
+
+
+def of_one(values, whose, by_chance, where=""):
+    """Yield the picture of each metric, of one network: {method: {metric: its value for each image}}."""
+    for metric in dict.fromkeys(name for some in values.values() for name in some):
+        found = {name: statistics.interval(some[metric]) for name, some in values.items() if metric in some}
+        n = max(one.n + one.undefined for one in found.values())
+        chance = by_chance if metric in PLACE and metric != "AUROC" else None
+        share, head = metric.removesuffix(", untrained") in SHARES, f"{title(metric)}{where}"
+        figure = figures.intervals(
+            found,
+            head,
+            f"Mean over {n} images {whose}, 95 % intervals.",
+            f"{metric}, per cent" if share else metric,
+            chance and (chance, "chance"),
+            percent=share,
+        )
+        yield Picture(slug(metric), head, figure, "metric", {"metric": metric}, group="metric", tab=metric)
 
 
 def said(cards, scores):
@@ -128,13 +153,9 @@ def _place(cards, scores, method):
 
 def _order(cards, scores, method):
     """The same of what the answer hangs on, beside each metric's best map of no network."""
-    better, not_better = [], []
-    for metric in ORDER:
-        if metric not in scores:
-            continue
-        gain = less(cards, metric, best_control(cards, metric))[method]
-        sure = gain["high"] < 0 if metric in LESS else gain["low"] > 0
-        (better if sure else not_better).append(metric)
+    judged = [metric for metric in ORDER if metric in scores]
+    better = [metric for metric in judged if beats(cards, method, metric)]
+    not_better = [metric for metric in judged if metric not in better]
     return (
         [f"puts pixels first that the answer hangs on, by {text.listing(better)}"] if better else [],
         [f"orders pixels no better than a map of no network does, by {text.listing(not_better)}"] if not_better else [],
@@ -162,5 +183,6 @@ def _metrics(cards):
     return list(dict.fromkeys(metric for card in cards.values() for some in card.values() for metric in some))
 
 
-def _interval(found):
+def interval(found):
+    """Return the `statistics.Interval` of what the facts hold of one."""
     return statistics.Interval(*(found[k] for k in ("mean", "low", "high", "n")))

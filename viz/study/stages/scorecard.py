@@ -6,7 +6,8 @@ from viz import figures
 from viz.metrics import complexity, randomization, robustness, statistics
 from viz.metrics.controls import CONTROLS
 from viz.report.results import COSTS, NOTHING, Comparison, Picture
-from viz.study.methods import FEW, PLACE, SHARES, STILL, order, place, rows, slug, title
+from viz.study import cards
+from viz.study.methods import FEW, PLACE, STILL, order, place, rows
 from viz.study.subject import Study
 
 POINTED = 500  # images by which maps are judged whose objects are known
@@ -46,7 +47,11 @@ def run(s: Study):
         "options": {row.name: ", ".join(f"{k} {v}" for k, v in row.options.items()) or "none" for row in every},
         COSTS: costs,
     }
-    return [_sheet(s, tiles, shown, target), _cascade(cascade), *_charts(values, facts)], facts
+    return [
+        _sheet(s, tiles, shown, target),
+        _cascade(cascade),
+        *cards.of_one(values, "of this network", facts["by_chance"]),
+    ], facts
 
 
 def _tests(s, row, few, maps, target, falls):
@@ -98,17 +103,3 @@ def _cascade(cascade):
     figure = figures.shares(values, list(cascade), heads, head, note, "rank correlation, in hundredths; below 0 as 0")
     still = [name for name, found in cascade.items() if found[layers[-1]] > STILL]
     return Picture("cascade", head, figure, facts={"still": still, "layers": layers})
-
-
-def _charts(values, facts):
-    """A chart for each metric, with the controls where they have it."""
-    for metric in dict.fromkeys(name for some in values.values() for name in some):
-        found = {name: statistics.interval(some[metric]) for name, some in values.items() if metric in some}
-        n = max(interval.n + interval.undefined for interval in found.values())
-        chance = facts["by_chance"] if metric in PLACE and metric != "AUROC" else None
-        share = metric.removesuffix(", untrained") in SHARES
-        figure = figures.intervals(
-            found, title(metric), f"Mean over {n} images of this network, 95 % intervals.",
-            f"{metric}, per cent" if share else metric, chance and (chance, "chance"), percent=share,
-        )  # fmt: skip
-        yield Picture(slug(metric), title(metric), figure, "metric", {"metric": metric}, group="metric", tab=metric)

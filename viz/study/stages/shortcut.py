@@ -6,7 +6,8 @@ from viz import figures
 from viz.metrics import statistics
 from viz.metrics.controls import CONTROLS
 from viz.report.results import COSTS, NOTHING, Comparison, Picture
-from viz.study.methods import FEW, PLACE, place, rows, slug, title
+from viz.study import cards
+from viz.study.methods import FEW, place, rows
 from viz.study.subject import SHOWN, Study
 
 MOST = 100  # images whose maps are judged
@@ -52,7 +53,8 @@ def run(s: Study):
     facts["by_chance"] = float(evidence.mean())
     facts["scores"] = {m: {k: vars(statistics.interval(v)) for k, v in some.items()} for m, some in values.items()}
     facts[COSTS] = costs
-    return [*pictures, _sheet(s, tiles, few.stop), *_charts(values, facts)], facts
+    charts = cards.of_one(values, "of this network whose answer flips", facts["by_chance"], ", on the evidence")
+    return [*pictures, _sheet(s, tiles, few.stop), *charts], facts
 
 
 def _answers(s, shown, betrayed):
@@ -76,14 +78,3 @@ def _sheet(s, tiles, count):
     )  # fmt: skip
     names = [f"image {i + 1}" for i in range(count)]
     return Picture("methods", head, figure, facts={"shown": count}, comparison=Comparison(names, tiles))
-
-
-def _charts(values, facts):
-    """A chart for each metric."""
-    for metric in PLACE:
-        found = {name: statistics.interval(some[metric]) for name, some in values.items()}
-        head = f"{title(metric)}, on the evidence"
-        note = f"Mean over {facts['judged']} images of this network whose answer flips, 95 % intervals."
-        chance = (facts["by_chance"], "chance") if metric != "AUROC" else None
-        figure = figures.intervals(found, head, note, f"{metric}, per cent", chance, percent=True)
-        yield Picture(slug(metric), head, figure, "metric", {"metric": metric}, "metric", metric)

@@ -6,7 +6,7 @@ from tinycnn import InputError, Network, data
 from viz import figures
 from viz.metrics import statistics
 from viz.report.results import NOTHING, Picture
-from viz.study import cards
+from viz.study import cards, claims
 from viz.study.methods import PLACE
 
 PLAIN = "shapes"  # the set without a shortcut, whose networks lie beside these
@@ -17,7 +17,7 @@ def run(networks):
     found = {seed: m["stages"]["shortcut"] for seed, m in networks.metrics.items()}
     if none := [f[NOTHING] for f in found.values() if NOTHING in f]:
         return [], {NOTHING: none[0]}
-    flips = {seed: _mean(f["answers_that_flip"]) for seed, f in found.items()}
+    flips = claims.values(networks.metrics, "stages", "shortcut", "answers_that_flip")
     plain = _plain(networks)
     judged = {seed: f["scores"] for seed, f in found.items() if f["scores"]}
     whole = len(judged) == len(found)
@@ -37,7 +37,7 @@ def run(networks):
     rows = {name: row for name, row in rows.items() if row}
     title = "Answers that flip without the shortcut"
     chart = figures.intervals(
-        {name: statistics.Interval(*(row[k] for k in ("mean", "low", "high", "n"))) for name, row in rows.items()},
+        {name: cards.interval(row) for name, row in rows.items()},
         title, f"Of {facts['betrayed']}, over networks; a dot for each, 95 % intervals.",
         "of the images answered rightly, per cent",
         dots={name: list(row["values"].values()) for name, row in rows.items()}, percent=True,
@@ -51,7 +51,7 @@ def _finds(judged, method):
     """Whether a method's maps lie on the evidence more than any map of no network, for certain, by every metric."""
     if method in cards.CONTROLS or len(judged) < cards.LEAST:
         return False
-    return all(cards.less(judged, metric, cards.best_control(judged, metric))[method]["low"] > 0 for metric in PLACE)
+    return all(cards.beats(judged, method, metric) for metric in PLACE)
 
 
 def _plain(networks):
@@ -74,7 +74,3 @@ def _plain(networks):
         if right.any():
             found[seed] = float(np.mean(net.predict(without[right]) != label))
     return found
-
-
-def _mean(found):
-    return float("nan") if found["mean"] is None else found["mean"]
