@@ -509,3 +509,22 @@ def test_maps_are_summed_over_the_colours():
     for odd in (m[0], m * np.nan, "x"):
         with pytest.raises(InputError, match="maps"):
             maps.signed(odd)
+
+
+# Progress
+
+
+def test_progress_of_metrics_is_shown_on_request_alone(net, x, capfd):
+    m = x.sum(-1)
+    for call in (
+        lambda **how: faithfulness.deletion(net, x, m, 0, **how),
+        lambda **how: faithfulness.insertion(net, x, m, 0, **how),
+        lambda **how: faithfulness.road(net, x, m, 0, **how),
+        lambda **how: randomization.model_parameter_randomization(net, x, 0, gradient, **how),
+        lambda **how: robustness.max_sensitivity(net, x, 0, gradient, **how),
+        lambda **how: robustness.infidelity(net, x, x, 0, **how),
+    ):
+        call()
+        assert not capfd.readouterr().err
+        call(progress=True)
+        assert "it/s" in capfd.readouterr().err

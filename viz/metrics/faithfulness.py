@@ -19,13 +19,14 @@ from scipy.special import softmax
 
 from tinycnn import streams
 from tinycnn.errors import InputError, as_array, check_whole, choose, is_number, shown
+from tinycnn.progress import bar
 from viz.check import floats, images_for, units_per_image
 from viz.metrics.maps import of_pixels
 
 SCORES = ("probability", "hit")
 
 
-def deletion(net, x, maps, target, steps=32, baseline="mean", score="probability", seed=0):
+def deletion(net, x, maps, target, steps=32, baseline="mean", score="probability", seed=0, *, progress=False):
     """Return how the answer fades as the pixels that a map names are deleted; a good map's curve falls at once.
 
     Parameters
@@ -45,6 +46,8 @@ def deletion(net, x, maps, target, steps=32, baseline="mean", score="probability
         Of the target, by the softmax of the logits; or 1 where it is the answer, so that means are accuracies.
     seed : int
         Of the order of equal pixels.
+    progress : bool
+        Show a progress bar over the images.
 
     Returns
     -------
@@ -63,10 +66,10 @@ def deletion(net, x, maps, target, steps=32, baseline="mean", score="probability
         there = image.mean((0, 1)) if plain is None else plain
         return np.where(_first(rank, counts), there, image)
 
-    return _curves(net, images, order, target, states, score)
+    return _curves(net, images, order, target, states, score, progress)
 
 
-def insertion(net, x, maps, target, steps=32, sigma=0.15, score="probability", seed=0):
+def insertion(net, x, maps, target, steps=32, sigma=0.15, score="probability", seed=0, *, progress=False):
     """Return how the answer appears as a blurred image gets sharp where a map says; a good map's curve rises at once.
 
     Parameters
@@ -74,7 +77,7 @@ def insertion(net, x, maps, target, steps=32, sigma=0.15, score="probability", s
     sigma : float
         Of the Gaussian blur, as a share of the image's shorter side. Petsiuk et al. take 5 pixels of 224, which leaves
         images of 32 as they are.
-    net, x, maps, target, steps, score, seed
+    net, x, maps, target, steps, score, seed, progress
         As for `deletion`, which also has what is returned and raised.
     """
     images, order, counts = _prepared(net, x, maps, steps, 1, seed)
@@ -85,10 +88,23 @@ def insertion(net, x, maps, target, steps=32, sigma=0.15, score="probability", s
     def states(image, rank):
         return np.where(_first(rank, counts), image, ndimage.gaussian_filter(image, (size, size, 0), mode="nearest"))
 
-    return _curves(net, images, order, target, states, score)
+    return _curves(net, images, order, target, states, score, progress)
 
 
-def road(net, x, maps, target, steps=9, most=0.9, first="relevant", noise=0.01, score="probability", seed=0):
+def road(
+    net,
+    x,
+    maps,
+    target,
+    steps=9,
+    most=0.9,
+    first="relevant",
+    noise=0.01,
+    score="probability",
+    seed=0,
+    *,
+    progress=False,
+):
     """Return how the answer fades as pixels are imputed, so that the shape of what is taken away tells nothing.
 
     Each pixel taken away is the weighted mean of its neighbours, given or taken away themselves (noisy linear
@@ -106,7 +122,7 @@ def road(net, x, maps, target, steps=9, most=0.9, first="relevant", noise=0.01, 
         stays up.
     noise : float
         Its standard deviation; the same noise for every image and step.
-    net, x, maps, target, score, seed
+    net, x, maps, target, score, seed, progress
         As for `deletion`, which also has what is returned and raised. The paper takes score "hit".
     """
     if not (is_number(most, whole=False) and 0 < most < 1):
@@ -124,7 +140,7 @@ def road(net, x, maps, target, steps=9, most=0.9, first="relevant", noise=0.01, 
             found.append(np.where(taken[..., None], imputed(image, taken) + draws, image))
         return np.stack(found)
 
-    return _curves(net, images, order, target, states, score)
+    return _curves(net, images, order, target, states, score, progress)
 
 
 def completeness(net, x, maps, target, baseline=0.0):
@@ -196,13 +212,13 @@ def _first(rank, counts):
     return (rank < counts[:, None, None])[..., None]
 
 
-def _curves(net, images, order, target, states, score):
+def _curves(net, images, order, target, states, score, progress):
     """The scores of each image's `states` (image, rank) -> (steps + 1, H, W, C), and the areas under them."""
     net.check_classes()
     target = units_per_image(net, net.layer_names[-1], target, len(images), "target")
     hit = choose(score, SCORES, "score") == "hit"
     curves = []
-    for image, rank, unit in zip(images, order, target):
+    for image, rank, unit in zip(bar(images, disable=not progress, leave=False), order, target):
         logits = net.logits(states(floats(net, image[None])[0], rank).astype(net.dtype)).astype(np.float64)
         curves.append(logits.argmax(1) == unit if hit else softmax(logits, 1)[:, unit])
     curves = np.array(curves, np.float64)

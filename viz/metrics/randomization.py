@@ -13,6 +13,7 @@ import numpy as np
 
 from tinycnn import Network, streams
 from tinycnn.errors import InputError, check_whole, choose, is_number, shown
+from tinycnn.progress import bar
 from viz.check import floats, images_for
 from viz.metrics import complexity
 from viz.metrics.correlation import spearman, ssim
@@ -42,7 +43,9 @@ class Randomization:
     ssim: np.ndarray
 
 
-def model_parameter_randomization(net, x, target, method, order="top", draws=1, samples=1, noise=0.0, seed=0):
+def model_parameter_randomization(
+    net, x, target, method, order="top", draws=1, samples=1, noise=0.0, seed=0, *, progress=False
+):
     """Return how similar a method's maps are to those of networks with weights drawn anew.
 
     Parameters
@@ -64,6 +67,8 @@ def model_parameter_randomization(net, x, target, method, order="top", draws=1, 
     seed : int
         Of weights and noise. Weights are drawn as a new network's are, biases are 0, from a stream of their own: none
         are those that the training began with.
+    progress : bool
+        Show a progress bar over the networks with weights drawn anew.
 
     Returns
     -------
@@ -88,9 +93,9 @@ def model_parameter_randomization(net, x, target, method, order="top", draws=1, 
         return _mean_map(method, some, images, target, samples, noise, seed)
 
     before, found = look(net), np.zeros((3, len(rows), len(images)))
-    for draw in range(draws):
-        for i, anew in enumerate(rows.values()):
-            found[:, i] += _similarities(before, look(randomized(net, anew, seed, draw)))
+    nets = [(draw, i, anew) for draw in range(draws) for i, anew in enumerate(rows.values())]
+    for draw, i, anew in bar(nets, disable=not progress, leave=False):
+        found[:, i] += _similarities(before, look(randomized(net, anew, seed, draw)))
     return Randomization(tuple(rows), *found / draws)
 
 

@@ -4,11 +4,12 @@ import numpy as np
 
 from tinycnn import streams
 from tinycnn.errors import InputError, check_whole, is_number, shown
+from tinycnn.progress import bar
 from viz.check import floats, images_for, units_per_image
 from viz.metrics.maps import checked, drawn
 
 
-def max_sensitivity(net, x, target, method, radius=0.02, samples=10, seed=0):
+def max_sensitivity(net, x, target, method, radius=0.02, samples=10, seed=0, *, progress=False):
     """Return the largest relative change of a method's map among slightly changed copies of an image, (N,), float64.
 
     max over |d| <= radius of ||M(x + d) - M(x)|| / ||M(x)||, in the L2 norm over all pixels and colours; d uniform,
@@ -27,6 +28,8 @@ def max_sensitivity(net, x, target, method, radius=0.02, samples=10, seed=0):
         Copies of each image.
     seed : int
         Of the changes, which are the same for every image.
+    progress : bool
+        Show a progress bar over the copies.
 
     Returns
     -------
@@ -41,14 +44,14 @@ def max_sensitivity(net, x, target, method, radius=0.02, samples=10, seed=0):
     images = images_for(net, x)
     before, change = drawn(method, net, images, target), np.zeros(len(images))
     x, rng = floats(net, images), streams.rng(seed, "max sensitivity")
-    for _ in range(check_whole(samples, "samples")):
+    for _ in bar(range(check_whole(samples, "samples")), disable=not progress, leave=False):
         d = rng.uniform(-_size(radius, "radius"), radius, net.input_shape)
         change = np.maximum(change, _norm(drawn(method, net, (x + d).astype(net.dtype), target) - before))
     size = _norm(before)
     return change / np.where(size > 0, size, np.nan)
 
 
-def infidelity(net, x, maps, target, sigma=0.1, samples=100, normalize=True, seed=0, falls=None):
+def infidelity(net, x, maps, target, sigma=0.1, samples=100, normalize=True, seed=0, falls=None, *, progress=False):
     """Return how badly a map foretells the change of the score when noise is taken from the image, (N,), float64.
 
     mean over I of (b I . M - dS)^2 with dS = S(x) - S(x - I), I from the normal distribution with deviation `sigma`, S
@@ -71,6 +74,8 @@ def infidelity(net, x, maps, target, sigma=0.1, samples=100, normalize=True, see
         Of the noise, which is the same for every image.
     falls : array (N, samples), optional
         What `score_falls` returns of the same arguments: it is the same for the maps of every method.
+    progress : bool
+        Show a progress bar over the images as their scores are measured.
 
     Raises
     ------
@@ -79,7 +84,7 @@ def infidelity(net, x, maps, target, sigma=0.1, samples=100, normalize=True, see
     """
     images = images_for(net, x)
     maps = checked(maps, len(images), net.input_shape)
-    falls = score_falls(net, images, target, sigma, samples, seed) if falls is None else falls
+    falls = score_falls(net, images, target, sigma, samples, seed, progress=progress) if falls is None else falls
     if np.shape(falls) != (len(images), samples):
         raise InputError(f"falls: expected shape {(len(images), samples)}, got {np.shape(falls)}")
     noise, found = _noise(net, sigma, samples, seed), np.empty(len(images))
@@ -91,13 +96,13 @@ def infidelity(net, x, maps, target, sigma=0.1, samples=100, normalize=True, see
     return found
 
 
-def score_falls(net, x, target, sigma=0.1, samples=100, seed=0):
+def score_falls(net, x, target, sigma=0.1, samples=100, seed=0, *, progress=False):
     """Return how far each image's score falls with each noise that is taken from it, (N, samples): see `infidelity`."""
     images = images_for(net, x)
     target = units_per_image(net, net.layer_names[-1], target, len(images), "target")
     noise = _noise(net, sigma, samples, seed)
     found = np.empty((len(images), len(noise)))
-    for n, unit in enumerate(target):
+    for n, unit in enumerate(bar(target, disable=not progress, leave=False)):
         image = floats(net, images[n : n + 1])
         scores = net.logits(np.concatenate([image, image - noise]))[:, unit].astype(np.float64)
         found[n] = scores[0] - scores[1:]

@@ -17,6 +17,9 @@ from viz.metrics import faithfulness, localization
 from viz.metrics.maps import absolute, drawn, signed
 
 FEW = 50  # images for all that takes many passes
+STEPS = 16  # in which pixels are deleted or inserted
+COPIES = 5  # slightly changed ones, for the sensitivity of a map
+NOISY = 16  # copies of an image with noise, and steps of integrated gradients
 PLACE = {  # (masks, maps (N, H, W)) -> (N,): more is better
     "pointing game": localization.pointing_game,
     "relevance mass": localization.relevance_mass_accuracy,
@@ -25,8 +28,8 @@ PLACE = {  # (masks, maps (N, H, W)) -> (N,): more is better
     "AUROC": localization.auroc,
 }
 ORDER = {  # (net, images, maps (N, H, W), target) -> (N,): the area under the curve of the answer's probability
-    "deletion": lambda *args: faithfulness.deletion(*args)[1],
-    "insertion": lambda *args: faithfulness.insertion(*args)[1],
+    "deletion": lambda *args: faithfulness.deletion(*args, steps=STEPS)[1],
+    "insertion": lambda *args: faithfulness.insertion(*args, steps=STEPS)[1],
     "ROAD": lambda *args: faithfulness.road(*args)[1],
 }
 STILL = 0.5  # a rank correlation above it: the maps are as they were
@@ -103,7 +106,7 @@ def rows(net):
     window = max(1, min(net.input_shape[:2]) // 8)
     pool = last_maps(net)
     relu = [layer.name for layer in net.layers if isinstance(layer, ReLU) and len(net.shapes[layer.name]) == 3][-1:]
-    noisy, hidden = {"samples": 25}, {"window": window, "stride": window}
+    noisy, hidden = {"samples": NOISY}, {"window": window, "stride": window}
     return (
         Row("gradient", "gradient", size=True),
         Row("guided backprop", "guided_backprop", size=True),
@@ -116,7 +119,7 @@ def rows(net):
         Row("VarGrad", "vargrad", noisy, size=True),
         Row("SmoothGrad squared", "smoothgrad_sq", noisy, size=True),
         Row("input x gradient", "input_x_gradient"),
-        Row("integrated gradients", "integrated_gradients", {"steps": 25}),
+        Row("integrated gradients", "integrated_gradients", {"steps": NOISY}),
         Row("DeepLIFT", "deeplift"),
         *(Row(f"LRP {name.replace('_', ' ')}", "lrp", {"composite": name}) for name in COMPOSITES),
         Row("excitation backprop", "excitation_backprop"),

@@ -7,7 +7,7 @@ from viz.metrics import complexity, randomization, robustness, statistics
 from viz.metrics.controls import CONTROLS
 from viz.report.results import COSTS, NOTHING, Comparison, Picture
 from viz.study import cards
-from viz.study.methods import FEW, PLACE, STILL, order, place, rows
+from viz.study.methods import COPIES, FEW, PLACE, STEPS, STILL, order, place, rows
 from viz.study.subject import Study
 
 POINTED = 500  # images by which maps are judged whose objects are known
@@ -40,6 +40,8 @@ def run(s: Study):
     facts = {
         "images": len(images),
         "few": min(FEW, len(images)),
+        "deletion_steps": STEPS,
+        "copies": COPIES,
         "right": float((target == s.test_labels[picked]).mean()),
         "by_chance": None if masks is None else float(masks[masks.any((1, 2))].mean()),
         "scores": {name: {k: vars(statistics.interval(v)) for k, v in some.items()} for name, some in values.items()},
@@ -62,7 +64,7 @@ def _tests(s, row, few, maps, target, falls):
         "all layers random: Spearman": anew.absolute[-1],
         "last layer random: SSIM": anew.ssim[0],
         "all layers random: SSIM": anew.ssim[-1],
-        "max-sensitivity": robustness.max_sensitivity(s.net, few, target, row, seed=s.seed),
+        "max-sensitivity": robustness.max_sensitivity(s.net, few, target, row, samples=COPIES, seed=s.seed),
         "infidelity": robustness.infidelity(s.net, few, maps, target, seed=s.seed, falls=falls),
         "Gini index": complexity.sparseness(maps),
     }
