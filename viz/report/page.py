@@ -88,6 +88,8 @@ class Section:
     claims : list of dict
         What became of the study's claims here: each with "id", "claim", "measured", "number", "control", "verdict", and
         "stage", the name of the chapter that shows it.
+    explorer : str
+        The address of the network's own page; empty where there is none.
     """
 
     name: str
@@ -99,6 +101,7 @@ class Section:
     seeds: tuple = ()
     over: dict | None = None
     claims: tuple = ()
+    explorer: str = ""
 
     @property
     def title(self):

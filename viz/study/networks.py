@@ -14,6 +14,7 @@ import traceback
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from tinycnn import InputError, data, files, get_ops
 from viz.report import page, results
@@ -65,6 +66,14 @@ def run(options):
         for study in studies:
             study.begin()
         failed = Work(studies, pool, options).go()
+        for name, folder in folders.items():
+            first = next(study for study in studies if study.name == name)
+            if first.history(options.recipe) is not None:
+                try:
+                    first.explore(folder / "explorer.html")
+                except Exception as e:  # costs its page, and no report
+                    failed.append(f"{folder / 'explorer.html'}: {told(e)}")
+                    print(f"  {failed[-1]}", flush=True)
     mixed = None
     for folder in folders.values() if options.seeds and not failed else ():
         try:
@@ -77,6 +86,8 @@ def run(options):
     if failed:
         total = sum(len(study.parts) for study in studies)
         raise InputError(f"failed: {len(failed)} of {total} parts; --resume does them: {'; '.join(failed)}")
+    for folder in folders.values():
+        print(f"{folder / 'explorer.html'}: this network, to look inside with the mouse")
     print(f"{options.out / 'report.html'}: done in {duration(time.perf_counter() - start)}")
 
 
@@ -348,7 +359,7 @@ def read_section(folder):
     said = {k: v for k, v in metrics.items() if k != "stages"} | {"title": info.title, "classes": info.classes}
     reported = recipes.REPORTED.get(info.name) if run["built_in"] else None
     chapters, held = _chapters(folder, metrics["stages"], said), _claims({metrics["seed"]: metrics}, folder)
-    return page.Section(folder.name, info, run, metrics, chapters, reported, claims=held)
+    return page.Section(folder.name, info, run, metrics, chapters, reported, claims=held, explorer=_explorer(folder))
 
 
 def read_networks(folder):
@@ -368,7 +379,12 @@ def read_networks(folder):
     said = {"title": first.info.title, "classes": first.info.classes, "first": seeds[0]}
     chapters = (*_chapters(folder, [s.name for s in STAGES.values() if s.over == "networks"], said), *first.chapters)
     several = {"seeds": seeds, "over": summary.facts["numbers"], "claims": _claims(networks.metrics, folder)}
-    return replace(first, name=f"{folder.name}-networks", chapters=chapters, **several)
+    return replace(first, name=f"{folder.name}-networks", chapters=chapters, explorer=_explorer(folder), **several)
+
+
+def _explorer(folder):
+    """The address, from the report, of the page of a folder's network; empty where there is none."""
+    return f"{quote(folder.name)}/explorer.html" if (folder / "explorer.html").is_file() else ""
 
 
 def _claims(metrics, folder):

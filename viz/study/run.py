@@ -324,7 +324,10 @@ class Run:
 
     def given(self, stage):
         """Return what a stage may use, and no more: the rest would not be in its fingerprint."""
-        more = {k: v for name in stage.uses for k, v in self.used(name).items()}
+        return self.subject(**{k: v for name in stage.uses for k, v in self.used(name).items()})
+
+    def subject(self, **more):
+        """Return the network and its images, as a `Study`."""
         images = self.set
         tested = images.test_images, images.test_labels, images.masks
         return Study(self.net, self.info, images.images, images.labels, *tested, self.seed, **more)
@@ -402,6 +405,17 @@ class Run:
         }
         files.write_text(path, metrics)
         results.write(self.folder / "run.json", record)
+
+    def explore(self, path):
+        """Write the page of this network to `path`, unless it is there."""
+        from viz import explorer
+
+        facts = self.weights, self.images, self.info.title, self.info.classes, self.seed
+        made_from = results.sha256(repr((*facts, fingerprint.of_code("viz.explorer.export"))).encode())
+        if not explorer.is_of(path, made_from):
+            s = self.subject()
+            seen = s.test_images, s.test_labels
+            explorer.write(path, s.net, s.untrained, self.info.title, s.names, *seen, self.seed, made_from)
 
     def accuracies(self, history):
         """What metrics.json says of the network: how many images, which step was kept, and how often it was right."""
