@@ -96,6 +96,17 @@ def test_without_javascript_every_figure_is_seen_and_no_control_that_needs_it(vi
     assert page.locator(":is(.theme, .compare, .sprite, .tools):visible").count() == 0
 
 
+def test_a_tile_of_a_map_opens_the_networks_own_page_at_that_map(visit, path):
+    page = visit(path)
+    figure = page.locator("figure:has(.linked)").first
+    tile = figure.locator(".linked a").nth(1)
+    box, address = tile.bounding_box(), tile.get_attribute("href")
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.wait_for_function("Number(document.documentElement.dataset.drawn) > 0")
+    there, asked = (dict(p.split("=") for p in url.split("#")[1].split("&")) for url in (page.url, address))
+    assert "explorer.html" in page.url and (there["layer"], there["unit"]) == (asked["layer"], asked["unit"])
+
+
 def test_colours_follow_the_system_or_the_readers_choice(visit, path):
     page = visit(path, color_scheme="dark")
     ground = "getComputedStyle(document.body).backgroundColor"

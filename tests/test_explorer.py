@@ -273,6 +273,17 @@ def test_nothing_is_wider_than_the_page_and_maps_are_drawn_in_time(visit, size, 
     assert page.locator("#maps canvas").first.is_visible()
 
 
+def test_an_image_is_found_by_its_place_among_all_and_the_first_ones_are_kept(visit, path, digits, network):
+    data = json.loads(visit().locator("#data").text_content())
+    assert data["indices"] == export._pick(digits[1][:60], 1000).tolist()
+    page = visit(f"#test={data['indices'][17]}&layer=relu1")
+    assert state(page)["image"] == "17"
+    assert state(visit("#test=59999&image=3"))["image"] == "3"
+    picked = export._pick(digits[1], 24, first=[200, 7])
+    assert picked[:2].tolist() == [200, 7] and len(set(picked)) == 24
+    assert set(digits[1][picked]) == set(range(10))
+
+
 def test_dense_layers_that_are_too_large_stay_out_and_stored_scores_come_along(digits, network, monkeypatch):
     monkeypatch.setattr(export, "LARGEST_DENSE", 1000)
     monkeypatch.setattr(export, "STEPS", 1)

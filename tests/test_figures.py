@@ -59,6 +59,17 @@ def test_a_sheet_shows_every_pixel_of_every_tile_as_a_whole_square(rng):
     assert not holds(page, 255 - shown[0], zoom)
 
 
+def test_a_sheet_knows_where_its_tiles_are(rng):
+    shown = tiles(rng)
+    figure = figures.sheet(shown, 4, "Title", "note", rows=["a", "b"], captions=list("abcdef"), group=2)
+    page = pixels(figure)
+    assert len(figure.tiles) == len(shown)
+    for tile, (left, top, width, height) in zip(shown, figure.tiles):
+        x, y, w, h = (round(v * n) for v, n in zip((left, top, width, height), 2 * page.shape[1::-1]))
+        zoom = w // tile.shape[1]
+        assert (page[y : y + h, x : x + w] == tile.repeat(zoom, 0).repeat(zoom, 1)).all()
+
+
 def test_the_same_arrays_give_the_same_bytes_and_others_do_not(rng):
     a, b = tiles(rng), tiles(rng)
     draw = [figures.to_png(figures.sheet(t, 3, "Title", scale=("magma", 0, 1, "x"))) for t in (a, a, b)]
@@ -151,6 +162,9 @@ def test_shares_are_drawn_in_per_cent_within_what_a_share_can_be_and_differences
 def test_numbers_have_the_digits_that_their_intervals_need():
     said = [t.get_text() for t in figures.intervals({"a": Interval(0.00123, 0.00117, 0.00129, 9)}, "Title").texts]
     assert "0.00123 (0.00117 to 0.00129)" in said
+    some = {"a": Interval(0.5, 0.4, 0.6, 9), "b": Interval(0.7, 0.7 - 1e-16, 0.7 + 1e-16, 9)}  # b: all the same
+    said = [t.get_text() for t in figures.intervals(some, "Title").texts]
+    assert "0.5 (0.4 to 0.6)" in said and "0.7 (0.7 to 0.7)" in said
 
 
 def test_enlarging_repeats_and_never_mixes(rng):

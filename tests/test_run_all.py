@@ -75,8 +75,9 @@ def test_every_figure_is_in_the_report_with_caption_and_alt_text(done):
     page = (done / "report.html").read_text()
     files = list((done / "digits").glob("*/*.png"))
     behind = list((done / "digits").glob("*/*.data.json"))  # the images behind scatters and comparisons
-    assert len(behind) == 4 and len(files) >= 15
-    assert len(re.findall("data:image/(png|webp);base64,", page)) == len(files) + len(behind)
+    sprites = [path for path in behind if not json.loads(path.read_text()).keys() <= {"links"}]
+    assert len(sprites) == 4 and len(files) >= 15
+    assert len(re.findall("data:image/(png|webp);base64,", page)) == len(files) + len(sprites)
     assert len(page) < 10e6
     section = networks.read_section(done / "digits")
     assert [chapter.name for chapter in section.chapters] == STAGES
@@ -106,6 +107,19 @@ class Text(HTMLParser):
 
     def handle_data(self, text):
         self.parts.append(text)
+
+
+def test_the_networks_own_page_is_beside_its_numbers_and_a_maps_tile_leads_there(done, tmp_path):
+    page, report = done / "digits" / "explorer.html", (done / "report.html").read_text()
+    assert page.stat().st_size < 12e6 and 'href="digits/explorer.html"' in report
+    assert 'href="digits/explorer.html#layer=relu2&amp;unit=63&amp;test=0"' in report
+    links = json.loads((done / "digits" / "filters" / "filters.data.json").read_text())["links"]
+    assert len(links["places"]) == 64 and links["views"][3] == "layer=conv1&unit=1&trained=0"
+    shutil.copytree(done, tmp_path, dirs_exist_ok=True)
+    again = tmp_path / "digits" / "explorer.html"
+    again.unlink()
+    assert call(["--steps", 12, "--seed", 3, "--out", tmp_path, "--only", "filters"]) == 0  # under --only too
+    assert again.read_bytes() == page.read_bytes()
 
 
 def test_the_report_names_no_address_to_load_from(done):

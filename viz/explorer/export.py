@@ -32,7 +32,7 @@ PATCHES = 9  # of each map
 STEPS = 40  # of the ascents for hidden maps
 
 
-def write(path, net, untrained, title, classes, images, labels, seed=0, made_from=""):
+def write(path, net, untrained, title, classes, images, labels, seed=0, first=(), effort=1.0, made_from=""):
     """Write the page of a network to `path`, atomically.
 
     Parameters
@@ -48,6 +48,10 @@ def write(path, net, untrained, title, classes, images, labels, seed=0, made_fro
     labels : integer array (N,)
     seed : int
         Of the ascents' noise.
+    first : indices of images, optional
+        These are kept, and shown first.
+    effort : float
+        So large a share of the images is kept, and of the ascents' steps gone; less than 1 in a short trial.
     made_from : str
         What the page is made from, in a few letters: `is_of` asks for it.
 
@@ -57,7 +61,7 @@ def write(path, net, untrained, title, classes, images, labels, seed=0, made_fro
         The file cannot be written.
     """
     env = jinja2.Environment(loader=jinja2.FileSystemLoader([HERE, HERE / "templates"]), autoescape=True)
-    data = payload(net, untrained, title, classes, images, labels, seed)
+    data = payload(net, untrained, title, classes, images, labels, seed, first, effort)
     files.write_text(path, env.get_template("explorer.html").render(data=data, title=title, made_from=made_from))
 
 
@@ -70,9 +74,10 @@ def is_of(path, made_from):
         return False
 
 
-def payload(net, untrained, title, classes, images, labels, seed=0):
+def payload(net, untrained, title, classes, images, labels, seed=0, first=(), effort=1.0):
     """Return all that the page is made of, ready for JSON; the arguments are those of `write`."""
-    stored = _pick(labels, STORED[max(net.input_shape[:2]) <= SMALL])
+    most = max(SHOWN, round(effort * STORED[max(net.input_shape[:2]) <= SMALL]))
+    stored = _pick(labels, most, first)
     images, labels = images[stored], labels[stored]
     weights, kept = _weights(net)
     found = {
@@ -84,10 +89,11 @@ def payload(net, untrained, title, classes, images, labels, seed=0):
         "untrained": {name: w for name, w in _weights(untrained)[0].items() if len(net.shapes[name]) == 3},
         "images": sprite(_rgb(images)),
         "labels": labels.tolist(),
+        "indices": stored.tolist(),
         "shown": min(SHOWN, len(images)),
         "top": _top(net, images),
         "top_untrained": _top(untrained, images, dense=False),
-        "ascents": _ascents(net, images, seed),
+        "ascents": _ascents(net, images, seed, max(1, round(effort * STEPS))),
         "tour": _tour(net, untrained, classes, images, labels),
         "rounding": _rounding(net, kept, images) if kept else None,
     }
@@ -137,13 +143,14 @@ def sprite(images):
     return {"uri": uri, "columns": columns, "count": N, "size": [h, w]}
 
 
-def _pick(labels, count):
-    """Indices of `count` images, class after class in turn."""
+def _pick(labels, count, first=()):
+    """Indices of `count` images: the `first`, then class after class in turn."""
     rank = np.empty(len(labels), np.int64)
     for c in np.unique(labels):
         of = np.flatnonzero(labels == c)
         rank[of] = np.arange(len(of))
-    return np.lexsort((labels, rank))[:count]
+    first = np.array(first, np.int64)
+    return np.concatenate([first, (order := np.lexsort((labels, rank)))[~np.isin(order, first)]])[:count]
 
 
 def _rgb(images):
@@ -230,16 +237,16 @@ def _wins(net, images, layer):
     return int(counts.argmax()), int(counts.max())
 
 
-def _ascents(net, images, seed):
+def _ascents(net, images, seed, steps):
     """{layer: a sprite with an image that excites each map of a convolution, or each class}."""
     size, found = net.input_shape[0], {}
     for layer in net.layers:
         units, recipe = np.arange(net.shapes[layer.name][-1]), None
         if isinstance(layer, Conv2D) and size <= SMALL:  # of larger images it would take minutes
-            recipe = replace(recipes.hidden(size, dense=False), steps=STEPS)
+            recipe = replace(recipes.hidden(size, dense=False), steps=steps)
         elif layer.name == net.layer_names[-1]:
             prior = Spectral.of(images, net.dtype)
-            recipe = replace(recipes.for_size(size), steps=STEPS, parametrization=prior)
+            recipe = replace(recipes.for_size(size), steps=steps, parametrization=prior)
         if recipe is not None:
             made = maximize(net, layer.name, units, recipe, seed=seed).images
             if isinstance(layer, Conv2D):  # what the unit in the middle of the map sees, as its ascent made it

@@ -34,7 +34,8 @@ function readAddress() {
     const text = given.get(name) ?? "";
     return /^\d{1,7}$/.test(text) && Number(text) < most ? Number(text) : null;
   };
-  state.image = whole("image", data.images.count) ?? state.image;
+  const test = data.indices.indexOf(whole("test", Infinity));
+  state.image = test >= 0 ? test : whole("image", data.images.count) ?? state.image;
   if (shownLayers.some((layer) => layer.name === given.get("layer"))) state.layer = given.get("layer");
   state.unit = whole("unit", mapsOf(layerOf(state.layer))) ?? Math.min(state.unit, mapsOf(layerOf(state.layer)) - 1);
   state.place = isMap(layerOf(state.layer)) ? whole("place", layerOf(state.layer).to[0] * layerOf(state.layer).to[1]) : null;

@@ -431,7 +431,8 @@ def intervals(rows, title, note="", label="", reference=None, dots=None, cut=Fal
 def _intervals(fig, rows, names, left, top, label, factor, every, bounds, dots, reference, cut):
     """One axis of `intervals`: its rows from `top` down, times `factor`, their numbers above their dots.
 
-    They have as many digits as show the half-width of the narrowest of `every` interval, at least one, at most five.
+    They have as many digits as show the half-width of the narrowest of `every` interval that has a width, at least one,
+    at most five.
     """
     width, y = WIDTH - left - 70, np.arange(len(rows))
     ax = axes(fig, left, top, width, ROW * len(rows))
@@ -449,7 +450,9 @@ def _intervals(fig, rows, names, left, top, label, factor, every, bounds, dots, 
     ax.spines["left"].set_visible(False)
     ax.grid(visible=False, axis="y")
     ax.grid(axis="x", color="#e6e9ed", lw=0.8)
-    narrowest = min((factor * (r.high - r.low) / 2 for r in every if r.high > r.low), default=0.1)
+    rounding = 1e-9  # of equal values, whose interval has no width
+    wide = [r for r in every if r.high - r.low > rounding * max(abs(r.low), abs(r.high))]
+    narrowest = min((factor * (r.high - r.low) / 2 for r in wide), default=0.1)
     digits = int(np.clip(np.ceil(-np.log10(narrowest)), 1, 5))
     for i, (name, *numbers) in enumerate(zip(rows, mean, low, high)):
         middle, *ends = (f"{v:.{digits}f}".replace("-", "\N{MINUS SIGN}") for v in numbers)

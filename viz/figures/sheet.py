@@ -126,7 +126,7 @@ def sheet(
     Returns
     -------
     Figure
-        Its data: row, column (their names, or numbers from 0) and caption of each tile.
+        Its data: row, column (their names, or numbers from 0) and caption of each tile; and where the tiles are.
     """
     tiles = as_array(tiles, "tiles")
     if not (is_number(columns) and 1 <= columns <= 1000 and isinstance(title, str) and isinstance(note, str)):
@@ -212,6 +212,8 @@ def sheet(
     if scale:
         colorbar(fig, scale, left, grid_y + lines * step_y + round(8 * k), xs[-1] + w - left, k)
     fig.data = data
+    corners = ((xs[i % columns], grid_y + i // columns * step_y) for i in range(N))
+    fig.tiles = [(x / width, y / height, w / width, h / height) for x, y in corners]
     return fig
 
 

@@ -63,9 +63,12 @@ class Figure(figure.Figure):
     data : (columns, rows) or None
         What was drawn, as a table: names, and tuples of numbers and strings; None (a number that is not there) is an
         empty cell.
+    tiles : list of (left, top, width, height)
+        Where the tiles of a `sheet` stand, as shares of the page's width and height from the top left.
     """
 
     data = None
+    tiles = ()
 
     def __init__(self, width, height):
         super().__init__(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")

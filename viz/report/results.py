@@ -13,6 +13,7 @@ import time
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import numpy as np
 from PIL import Image
@@ -86,6 +87,32 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class Links:
+    """Tiles of a figure that open the network's own page (`viz.explorer`), each at what it shows.
+
+    Attributes
+    ----------
+    tiles : N of (left, top, width, height)
+        As shares of the figure's width and height from the top left: the `tiles` of a `figures.sheet`.
+    views : N dicts
+        What the page is to show: "layer" and "unit", and if asked for "test" (a test image, by its index), "rule",
+        "unpool" and "trained" (0 or 1). None for a tile that leads nowhere.
+    """
+
+    tiles: Any
+    views: Any
+
+    def to_dict(self):
+        """Return what the report needs, ready for JSON: places in per cent, names, and views as addresses hold them."""
+        some = [(place, view) for place, view in zip(self.tiles, self.views, strict=True) if view]
+        return {
+            "places": [np.round(100 * np.array(place), 3).tolist() for place, _ in some],
+            "labels": [f"{view['layer']}, {view['unit']}" for _, view in some],
+            "views": [urlencode(view) for _, view in some],
+        }
+
+
+@dataclass(frozen=True)
 class Picture:
     """One figure of a stage. What is said of it stands in the stage's template, not here.
 
@@ -106,6 +133,8 @@ class Picture:
         For a scatter.
     comparison : Comparison, optional
         For a figure that shows the same images by several methods.
+    links : Links, optional
+        For a sheet whose tiles open the network's own page.
     """
 
     name: str
@@ -117,6 +146,7 @@ class Picture:
     tab: str = ""
     points: Points | None = None
     comparison: Comparison | None = None
+    links: Links | None = None
 
 
 @dataclass(frozen=True)
@@ -142,7 +172,7 @@ class Words:
 class Kept:
     """A `Picture` on disk: its files and their SHA-256.
 
-    `data`, where it is not empty, names a JSON file with ``points`` or ``comparison``: see their ``to_dict``.
+    `data`, where it is not empty, names a JSON file with ``points``, ``comparison``, ``links``: see their ``to_dict``.
     """
 
     name: str
@@ -213,7 +243,7 @@ def keep(folder, pictures, facts, began, made_from, code, export=()):
             if ending != "csv" or p.figure.data is not None:
                 figures.save(p.figure, folder / f"{p.name}.{ending}")
         one = Kept(p.name, p.title, p.words or p.name, plain(p.facts), p.group, p.tab, f"{p.name}.png", sha256(png))
-        data = {k: v.to_dict() for k in ("points", "comparison") if (v := getattr(p, k)) is not None}
+        data = {k: v.to_dict() for k in ("points", "comparison", "links") if (v := getattr(p, k)) is not None}
         if data:
             raw = json.dumps(data, sort_keys=True, allow_nan=False).encode()
             files.write_bytes(folder / f"{p.name}.data.json", raw)

@@ -410,12 +410,13 @@ class Run:
         """Write the page of this network to `path`, unless it is there."""
         from viz import explorer
 
-        facts = self.weights, self.images, self.info.title, self.info.classes, self.seed
+        facts = self.weights, self.images, self.info.title, self.info.classes, self.seed, self.effort
         made_from = results.sha256(repr((*facts, fingerprint.of_code("viz.explorer.export"))).encode())
         if not explorer.is_of(path, made_from):
             s = self.subject()
-            seen = s.test_images, s.test_labels
-            explorer.write(path, s.net, s.untrained, self.info.title, s.names, *seen, self.seed, made_from)
+            seen, first = (s.test_images, s.test_labels), dict.fromkeys([0, *s.examples().tolist()])
+            net = s.net, s.untrained, self.info.title, s.names
+            explorer.write(path, *net, *seen, self.seed, list(first), self.effort, made_from)
 
     def accuracies(self, history):
         """What metrics.json says of the network: how many images, which step was kept, and how often it was right."""

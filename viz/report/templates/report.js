@@ -190,6 +190,7 @@ function scatter(plot, { data, draw, fit }, title) {
     show(at < 0 ? 0 : keys[event.key]());
   });
 }
+for (const linked of all(".linked")) one(".tools", linked.closest("figure")).hidden = false;
 for (const plot of all("figure .plot")) {
   const images = sprite(plot);
   const figure = plot.closest("figure");

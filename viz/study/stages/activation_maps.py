@@ -6,7 +6,7 @@ from scipy import ndimage
 from tinycnn import files
 from viz import activations, figures
 from viz.metrics import identification, localization, statistics
-from viz.report.results import Picture
+from viz.report.results import Links, Picture
 from viz.study.subject import Study
 
 TOLD = 50  # images that single maps are to name, and on whose objects they are to point
@@ -49,6 +49,7 @@ def run(s: Study):
                 facts={"layer": conv, "class_name": label, **facts[conv]},
                 group="What each convolution answers",
                 tab=conv,
+                links=Links(figure.tiles, [{"layer": relu, "unit": k, "test": 0} for k in range(C)]),
             )
         )
     return pictures, facts

@@ -6,7 +6,7 @@ from viz import activations, figures
 from viz.metrics import statistics
 from viz.metrics.correlation import pearson
 from viz.metrics.orientation import oriented
-from viz.report.results import Picture
+from viz.report.results import Links, Picture
 from viz.study.subject import Study
 
 PAIRS = 8  # in a row of the figure
@@ -47,7 +47,8 @@ def run(s: Study):
             "difference": vars(statistics.interval(trained - untrained)),
         },
     }
-    return [Picture("filters", title, figure, facts={"color": color})], facts
+    views = [{"layer": conv, "unit": k, "trained": now} for k in range(K) for now in (1, 0)]
+    return [Picture("filters", title, figure, facts={"color": color}, links=Links(figure.tiles, views))], facts
 
 
 def _norm(w):

@@ -7,7 +7,7 @@ from tinycnn import files
 from viz import activations, deconvnet, figures
 from viz.metrics import statistics
 from viz.metrics.identification import identify
-from viz.report.results import Picture
+from viz.report.results import Links, Picture
 from viz.study.subject import Study
 
 NAMED = 200  # images that are named from projections
@@ -103,6 +103,11 @@ def _picture(s, i, conv, relu, picked, back, found):
         captions=captions,
         heads=list(columns),
     )
+    views = []
+    for test, a, b, m in zip(picked, strongest, others, own):
+        its, mine = ({"layer": relu, "unit": unit, "test": test} for unit in (a, m))
+        views += [None, its, *([its | {"unpool": "repeat"}] if pooled else []), its]
+        views += [its | {"unit": b, "trained": 0}, mine, mine]
     facts = {**found, "layer": conv, "pooled": pooled, "strongest": strongest, "zero": s.zero}
     facts |= {"different": len(set(strongest.tolist())), "own": own, "untrained": others}
     return Picture(
@@ -113,4 +118,5 @@ def _picture(s, i, conv, relu, picked, back, found):
         facts=facts,
         group="The strongest map of each convolution",
         tab=conv,
+        links=Links(figure.tiles, views),
     )

@@ -11,7 +11,7 @@ from viz import activations, embedding, figures, maximize
 from viz.ascent import recipes
 from viz.ascent.optimizers import Constant
 from viz.metrics.statistics import interval
-from viz.report.results import Picture
+from viz.report.results import Links, Picture
 from viz.study import judges, ways
 from viz.study.subject import Study
 
@@ -240,7 +240,8 @@ def _hidden(s, i, layer, relu):
         frames=[figures.SOFT] * (2 * len(units)),
         group=2,
     )
-    return Picture(f"units-{files.indexed(i, layer)}", title, figure, words="units", facts=facts)
+    links = Links(figure.tiles, [{"layer": layer, "unit": unit} for unit in units for _ in range(2)])
+    return Picture(f"units-{files.indexed(i, layer)}", title, figure, words="units", facts=facts, links=links)
 
 
 def _strongest(s, layer, relu):

@@ -6,7 +6,7 @@ from tinycnn import files
 from viz import activations, deconvnet, figures
 from viz.metrics import statistics
 from viz.metrics.correlation import pearson
-from viz.report.results import Picture
+from viz.report.results import Links, Picture
 from viz.study.subject import Study
 
 SEARCHED = 1000  # images whose strongest map is counted, and where the patches are found that excite a map most
@@ -107,7 +107,9 @@ def _patches(s, i, conv, relu, images, ranked):
         "direct": direct,
     }
     name = f"patches-{files.indexed(i, conv)}"
-    return [Picture(name, title, figure, words="patches", facts=facts, group="What excites maps most", tab=conv)]
+    links = Links(figure.tiles, [{"layer": relu, "unit": unit} for unit in top.units[alive] for _ in range(2)])
+    where = {"group": "What excites maps most", "tab": conv}
+    return [Picture(name, title, figure, words="patches", facts=facts, **where, links=links)]
 
 
 def _nine(tiles):
