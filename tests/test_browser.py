@@ -60,7 +60,7 @@ def visit(chromium):
         page = contexts[-1].new_page()
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("request", lambda r: r.url.startswith(("file:", "data:")) or complaints.append(r.url))
+        page.on("request", lambda r: r.url.startswith(("file:", "data:", "blob:")) or complaints.append(r.url))
         page.goto(path.as_uri() + (f"#{hash}" if hash else ""))
         if options.get("java_script_enabled", True):
             page.evaluate("Promise.all([...document.images].map((image) => image.decode()))")
@@ -100,6 +100,7 @@ def test_a_tile_of_a_map_opens_the_networks_own_page_at_that_map(visit, path):
     page = visit(path)
     figure = page.locator("figure:has(.linked)").first
     tile = figure.locator(".linked a").nth(1)
+    tile.scroll_into_view_if_needed()
     box, address = tile.bounding_box(), tile.get_attribute("href")
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     page.wait_for_function("Number(document.documentElement.dataset.drawn) > 0")

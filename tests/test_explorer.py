@@ -34,21 +34,37 @@ def odd_net(dtype):
     return Network(layers, (23, 18, 3), backend="reference", dtype=dtype)
 
 
-@pytest.mark.parametrize("name", ["mnist", "odd"])
-def test_every_layer_and_all_nine_ways_back_are_those_of_the_reference(chromium, name):
-    net = odd_net("float64") if name == "odd" else models.build("mnist", "reference", dtype="float64")
+def rounded(name):
+    """A network for a data set with the weights that its page would hold, in float64, and six test images."""
+    net = models.build(data.info(name).model, "reference", seed=1)
     rng = np.random.default_rng(0)
     for p in net.params.values():
         p["b"][...] = 0.1 * rng.standard_normal(p["b"].shape)
-    weights = {layer: {k: explorer.numbers(a) for k, a in p.items()} for layer, p in net.params.items()}
+    weights, kept = export._weights(net)
+    exact = Network(net.layers, net.input_shape, backend="reference", dtype="float64")
+    for layer, p in weights.items():
+        for k, one in p.items():
+            raw = np.frombuffer(base64.b64decode(one["data"]), one["kind"])
+            exact.params[layer][k][...] = raw.reshape(exact.params[layer][k].shape)
+    assert kept == [layer.name for layer in net.layers if isinstance(layer, Dense)]
+    return exact, weights, data.load(name, "test")[0][:6] / 255
+
+
+@pytest.mark.parametrize("name", ["digits", "shapes", "odd"])
+def test_every_layer_and_all_nine_ways_back_are_those_of_the_reference(chromium, name):
+    if name == "odd":
+        net, rng = odd_net("float64"), np.random.default_rng(0)
+        weights = {layer: {k: explorer.numbers(a) for k, a in p.items()} for layer, p in net.params.items()}
+        images = rng.random((6, *net.input_shape)) * (rng.random((6, *net.input_shape)) > 0.3)
+    else:
+        net, weights, images = rounded(name)
     maps = [layer for layer in net.layer_names if len(net.shapes[layer]) == 3]
     page = chromium.new_page()
     page.add_script_tag(content=ENGINE + "\nwindow.Engine = Engine;")
     page.evaluate("([layers, weights]) => { window.net = Engine.load(layers, weights, Float64Array); }",
                   [explorer.layers(net), weights])  # fmt: skip
-    for n in range(6 if name == "odd" else 2):
-        x = rng.random((1, *net.input_shape)) * (rng.random((1, *net.input_shape)) > 0.3)
-        trace = net.forward(x)
+    for n, x in enumerate(images):
+        trace = net.forward(x[None])
         found = page.evaluate(
             "(x) => { window.trace = Engine.forward(net, new Float64Array(x));"
             " return Object.fromEntries(Object.entries(trace).map(([name, { y }]) => [name, Array.from(y)])); }",

@@ -239,22 +239,39 @@ def _wins(net, images, layer):
 
 def _ascents(net, images, seed, steps):
     """{layer: a sprite with an image that excites each map of a convolution, or each class}."""
-    size, found = net.input_shape[0], {}
-    for layer in net.layers:
-        units, recipe = np.arange(net.shapes[layer.name][-1]), None
-        if isinstance(layer, Conv2D) and size <= SMALL:  # of larger images it would take minutes
-            recipe = replace(recipes.hidden(size, dense=False), steps=steps)
-        elif layer.name == net.layer_names[-1]:
-            prior = Spectral.of(images, net.dtype)
-            recipe = replace(recipes.for_size(size), steps=steps, parametrization=prior)
-        if recipe is not None:
-            made = maximize(net, layer.name, units, recipe, seed=seed).images
-            if isinstance(layer, Conv2D):  # what the unit in the middle of the map sees, as its ascent made it
-                field, stride, offset = map(np.array, net.receptive_field(layer.name))
-                corner = offset + stride * (np.array(net.shapes[layer.name][:2]) // 2)
-                made = activations.crop(made, np.tile(np.concatenate([corner, corner + field]), (len(made), 1)))
-            found[layer.name] = _shown(made)
-    return found
+    found = {
+        layer.name: _shown(_fields(net, i, images, seed, steps))
+        for i, layer in enumerate(net.layers)
+        if _is_conv(layer)
+    }
+    recipe, size = replace(recipes.for_size(net.input_shape[0]), steps=steps), net.shapes[net.layer_names[-1]][-1]
+    recipe = replace(recipe, parametrization=Spectral.of(images, net.dtype))
+    return found | {
+        net.layer_names[-1]: _shown(maximize(net, net.layer_names[-1], np.arange(size), recipe, seed=seed).images)
+    }
+
+
+def _fields(net, i, images, seed, steps):
+    """What the unit in the middle of each map of convolution `i` sees, made to excite it.
+
+    Of large images on the same layers over smaller ones, which are all that such a unit sees.
+    """
+    layer = net.layers[i].name
+    least = np.maximum(net.receptive_field(layer)[0], SMALL)
+    shape = *np.minimum(net.input_shape[:2], least), net.input_shape[2]
+    part = Network(net.layers[: i + 1], tuple(map(int, shape)), backend=net.ops.name, dtype=net.dtype.name)
+    part.params = {name: net.params[name] for name in part.params}
+    (top, left), (H, W, _) = (np.array(net.input_shape[:2]) - shape[:2]) // 2, shape
+    prior = Spectral.of(images[:, top : top + H, left : left + W], net.dtype)
+    recipe = replace(recipes.hidden(H, dense=False), steps=steps, parametrization=prior)
+    made = maximize(part, layer, np.arange(part.shapes[layer][-1]), recipe, seed=seed).images
+    field, stride, offset = map(np.array, part.receptive_field(layer))
+    corner = offset + stride * (np.array(part.shapes[layer][:2]) // 2)
+    return activations.crop(made, np.tile(np.concatenate([corner, corner + field]), (len(made), 1)))
+
+
+def _is_conv(layer):
+    return isinstance(layer, Conv2D)
 
 
 def _shown(images):

@@ -315,7 +315,7 @@ function drawPatches(layer) {
   const top = (state.trained ? data.top : data.top_untrained)[layer.name];
   one("#patches-box").hidden = !top;
   if (!top) return;
-  one("#patches-name").textContent = `What excites it most in ${data.images.count} stored images`;
+  one("#patches-name").textContent = `What excites it most in ${data.images.count} stored images${isMap(layer) ? "; grey lies beyond the image" : ""}`;
   one("#patches").replaceChildren(...top[state.unit].map(([image, r, c]) => {
     const canvas = element("canvas", { role: "img", "aria-label": `from stored image ${image}, ${data.classes[data.labels[image]]}` });
     if (r === undefined) put(canvas, stored.images.cut(image));
