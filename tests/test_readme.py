@@ -32,6 +32,8 @@ def test_the_drawing_of_the_house_is_the_folders():
             path = ROOT.joinpath(*stack[:depth], name)
             assert path.exists(), path
             drawn |= {path} if path.is_dir() else set()
-    folders = {p.parent for top in ("tinycnn", "viz", "tests", "benchmarks") for p in (ROOT / top).rglob("*.py")}
+    folders = {
+        p.parent for top in ("tinycnn", "viz", "tests", "benchmarks", "examples") for p in (ROOT / top).rglob("*.py")
+    }
     folders |= {ROOT / "docs", *(ROOT / "viz" / room / "templates" for room in ("report", "explorer"))}
     assert drawn == folders
