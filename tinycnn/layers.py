@@ -372,6 +372,11 @@ class Normalize(_Linear):
     def adjoint(self, ops, p, cache, dy):
         return self._scaled(ops, dy, 0.0)
 
+    def affine(self, p):
+        """Return (w, b), float64 (C,) or (1,): y = w x + b."""
+        w = 1 / np.float64(self.std)
+        return w, -w * np.float64(self.mean)
+
     def _scaled(self, ops, x, mean):
         each = 1 / np.float64(self.std), 0.0, mean, 1.0
         return ops.normalize(x, *(ops.asarray(np.broadcast_to(a, x.shape[-1:])) for a in each), 0.0)

@@ -168,7 +168,7 @@ class Ops:
         return y
 
     def avgpool2d_backward(self, dy, shape, window, stride, padding="SAME", count_padding=False):
-        """dx of `shape` (N, H, W, C) from dy (N, OH, OW, C): the adjoint, each pixel of a window gets an equal share."""
+        """dx of `shape` (N, H, W, C) from dy (N, OH, OW, C): the adjoint, an equal share for each pixel of a window."""
         dx = np.zeros(shape, dy.dtype)
         for r, c, rows, columns, count in averaged(shape[1:], window, stride, padding, count_padding):
             dx[:, rows, columns] += (dy[:, r, c] / count)[:, None, None]
@@ -330,7 +330,7 @@ def col2im(cols, shape, kernel, stride, padding):
 
 
 def averaged(shape, window, stride, padding, count_padding):
-    """Yield (r, c, rows, columns, divisor): what output (r, c) of an average pool of (H, W, ...) adds up, divided by."""
+    """Yield (r, c, rows, columns, divisor): what output (r, c) of an average pool adds up, and is divided by."""
     OH, OW, top, left = windows(shape, window, stride, padding)
     for r in range(OH):
         for c in range(OW):
