@@ -23,6 +23,7 @@ from .errors import InputError, is_number, is_whole, shown
 from .ops import geometry
 
 LARGEST = 1e38  # number of a layer that float32 holds
+WIDEST = 1 << 15  # window or stride: its square fits the kernels' whole numbers
 
 
 class Cache(NamedTuple):
@@ -54,8 +55,11 @@ def _glorot_uniform(shape, fan_in, fan_out, rng):
 def _pair(value, what, name):
     """A whole number or a pair of them, at least 1, as a pair of ints."""
     pair = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
-    if len(pair) != 2 or not all(is_whole(v) for v in pair):
-        raise InputError(f"layer {name!r}: {what} must be one or two whole numbers of at least 1, got {value!r}")
+    if len(pair) != 2 or not all(is_whole(v) and v <= WIDEST for v in pair):
+        raise InputError(
+            f"layer {name!r}: {what} must be one or two whole numbers of at least 1 (and no more than {WIDEST:,}), "
+            f"got {value!r}"
+        )
     return tuple(map(int, pair))
 
 
