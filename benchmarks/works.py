@@ -106,9 +106,9 @@ def window(model):
 
 def catalogue(batch):
     """{name: Work} of all works that several sides can do."""
-    named = [(kind, model) for kind in ("train", "infer") for model in models.INPUT_SHAPES]
+    named = [(kind, model) for kind in ("train", "infer") for model in models.STUDY]
     named += [(kind, "stl10") for kind in ("saliency", "layerbackprop", "deconvnet")]
-    named += [("maximize", model) for model in models.INPUT_SHAPES]
+    named += [("maximize", model) for model in models.STUDY]
     works = [Work(kind, model, IMAGES.get(kind, batch)) for kind, model in named]
     works += [Work(kind, model, images) for kind in ATTRIBUTION for model, images in EXPLAINED.items()]
     return {work.name: work for work in works}

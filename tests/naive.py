@@ -67,6 +67,32 @@ def unpool2d(dy, switches, shape, window, stride, mode, how):
     return dx
 
 
+def avgpool2d(x, window, stride, mode, count_padding):
+    """(means, [(output, pixel, weight)]): every pixel's weight in every mean; see `layers.AvgPool2D` on padding."""
+    N, H, W, C = x.shape
+    (OH, top), (OW, left) = padding(H, window[0], stride[0], mode), padding(W, window[1], stride[1], mode)
+    y, weights = np.zeros((N, OH, OW, C)), []
+    for n, r, c, k in np.ndindex(y.shape):
+        inside = []
+        for i, j in np.ndindex(*window):
+            h, v = r * stride[0] - top + i, c * stride[1] - left + j
+            if 0 <= h < H and 0 <= v < W:
+                inside.append((n, h, v, k))
+        count = window[0] * window[1] if count_padding else len(inside)
+        y[n, r, c, k] = math.fsum(float(x[at]) for at in inside) / count
+        weights += [((n, r, c, k), at, 1 / count) for at in inside]
+    return y, weights
+
+
+def batch_norm(x, gamma, beta, mean, variance, epsilon):
+    """y[..., k] = gamma[k] (x[..., k] - mean[k]) / sqrt(variance[k] + epsilon) + beta[k]."""
+    y = np.zeros(x.shape)
+    for at in np.ndindex(x.shape):
+        k = at[-1]
+        y[at] = float(gamma[k]) * (float(x[at]) - float(mean[k])) / math.sqrt(float(variance[k]) + epsilon) + beta[k]
+    return y
+
+
 def dense(x, w, b):
     """y[n, k] = b[k] + sum over d of x[n, d] w[d, k]."""
     y = np.zeros((len(x), w.shape[1]))

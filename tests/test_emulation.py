@@ -307,6 +307,9 @@ def everything(ops):
         keep(y, switches)
         for how in ("switches", "repeat", "center"):
             keep(ops.unpool2d(y, switches, x.shape, window, stride, padding, how))
+        for count_padding in (False, True):
+            mean = ops.avgpool2d(x, window, stride, padding, count_padding)
+            keep(mean, ops.avgpool2d_backward(mean, x.shape, window, stride, padding, count_padding))
     for C, K, kernel in ((16, 17, 3), (4, 5, 5)):
         x, w, b = normal(2, 9, 6, C), normal(kernel, kernel, C, K), normal(K)
         block = Block((1, 1), "SAME", (3, 3), (2, 2), "SAME")
@@ -322,6 +325,7 @@ def everything(ops):
             keep(dx, strongest)
     x, w, b = normal(6, 70), normal(70, 50), normal(50)  # 300 results: more than a block has threads
     y = ops.dense(x, w, b)
+    keep(ops.normalize(y, b, *(normal(50) for _ in range(2)), ops.asarray(rng.random(50)), 1e-3))
     keep(y, ops.relu(y), ops.relu_backward(y, ops.relu(y), True, True), ops.multiply(y, y))
     keep(ops.dense_backward_data(y, w), ops.dense_backward_weights(x, y), ops.zeros(50))
     loss = ops.zeros(1)

@@ -77,6 +77,37 @@ def test_maxpool2d_and_unpools_are_the_loops(backend, case, ties):
         assert np.abs(dx - loop).max() < TOLERANCE[backend[1]] * max(np.abs(loop).max(), 1), how
 
 
+@pytest.mark.parametrize("backend", BACKENDS, ids="-".join)
+@settings(max_examples=25, deadline=None)
+@given(case=cases(), count_padding=st.booleans())
+def test_avgpool2d_is_the_loop_and_its_backward_the_adjoint(backend, case, count_padding):
+    ops, (shape, window, stride, mode, rng) = get_ops(*backend), case
+    x = make(ops, rng, *shape)
+    y = ops.avgpool2d(x, window, stride, mode, count_padding)
+    expected, weights = naive.avgpool2d(x, window, stride, mode, count_padding)
+    dy = make(ops, rng, *y.shape)
+    dx = ops.avgpool2d_backward(dy, x.shape, window, stride, mode, count_padding)
+    back = np.zeros(x.shape)
+    for output, pixel, weight in weights:
+        back[pixel] += weight * float(dy[output])
+    for found, loop in ((y, expected), (dx, back)):
+        assert found.dtype == ops.dtype and np.abs(found - loop).max() < TOLERANCE[backend[1]] * max(
+            np.abs(loop).max(), 1
+        )
+    if backend[1] == "float64":
+        assert abs((y * dy).sum() - (x * dx).sum()) < ADJOINT * max(np.abs(y * dy).sum(), 1)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (7, 3), (300, 1), (0, 2, 2, 3)])
+def test_normalize_is_the_loop(ops, shape):
+    rng, C = np.random.default_rng(0), shape[-1]
+    x, gamma, beta, mean = make(ops, rng, *shape), *(make(ops, rng, C) for _ in range(3))
+    variance = ops.asarray(rng.random(C))
+    y = ops.normalize(x, gamma, beta, mean, variance, 0.01)
+    expected = naive.batch_norm(x, gamma, beta, mean, variance, 0.01)
+    assert y.dtype == ops.dtype and y.shape == shape and relative_error(y, expected) < TOLERANCE[str(ops.dtype)]
+
+
 def test_unpool_is_the_adjoint_of_maxpool(ops64):
     """At fixed switches the pool is linear; overlapping windows add up on the way back."""
     rng = np.random.default_rng(0)

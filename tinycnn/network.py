@@ -16,7 +16,7 @@ import numpy as np
 
 from . import rules, streams, walk
 from .errors import InputError, check_images, check_photographs, check_whole, choose, is_whole
-from .layers import multiplied
+from .layers import BatchNorm, Conv2D, Dense, multiplied
 from .ops import geometry, get_ops
 from .ops.workspace import Workspace
 
@@ -143,9 +143,39 @@ class Network:
         shape = self.shapes[self.layer_names[-1]]
         if len(shape) != 1:
             raise InputError(
-                f"layer {self.layer_names[-1]!r} gives maps, not a value a class; end with Flatten and Dense"
+                f"layer {self.layer_names[-1]!r} gives maps, not a value a class; end with Flatten and Dense, or with "
+                "GlobalAvgPool2D"
             )
         return shape[0]
+
+    def check_trains(self):
+        """Raise an InputError if the network has a layer that is for inference alone."""
+        still = [layer.name for layer in self.layers if not layer.trains]
+        if still:
+            raise InputError(
+                f"layer {still[0]!r}: batch normalization is for inference here, and a network that has one is not "
+                "trained; train without it, or fold it into the layer before it: net.folded()"
+            )
+
+    def folded(self):
+        """Return a new network in which each BatchNorm directly after a Conv2D or Dense is folded into that layer.
+
+        With y = s z + t for z = x w + b, the layer's weights become s w and its bias s b + t, computed in float64. The
+        layer keeps its name, and outputs what the BatchNorm did, whose name is gone; any other BatchNorm stays.
+        """
+        layers, params = [], {}
+        for layer in self.layers:
+            p = {k: self.ops.to_numpy(a) for k, a in self.params.get(layer.name, {}).items()}
+            if type(layer) is BatchNorm and layers and type(layers[-1]) in (Conv2D, Dense):
+                (s, t), before = layer.affine(p), params[layers[-1].name]
+                before["w"], before["b"] = s * before["w"], s * before["b"] + t
+            else:
+                layers.append(layer)
+                params |= {layer.name: p} if p else {}
+        net = Network(layers, self.input_shape, backend=self.ops.name, dtype=self.dtype, meta=self.meta)
+        net.params = {name: {k: np.array(a, self.dtype) for k, a in p.items()} for name, p in params.items()}
+        net.check_params()
+        return net
 
     # -- forward -----------------------------------------------------------------------------------------------
 

@@ -9,6 +9,10 @@ With y = max(x, 0) and dy coming back,
 A rule also says how max-pools are undone: by their switches (the gradient's way, and Zeiler and Fergus'), by repeating
 each value over its block, or by putting it in the centre of its window. Biases play no part on the way back.
 
+All other layers are linear maps, and go back by their adjoint under each of the three: convolutions and dense layers,
+average pools (a value is shared equally by the pixels of its window, whatever undoes max-pools), batch normalization
+and Normalize (times gamma / sqrt(variance + epsilon), and 1 / std: their means are biases).
+
 Every caller takes the name of a rule in `RULES`, a `Rule`, or a mapping {layer: either}, for layers of their own.
 """
 
@@ -32,9 +36,10 @@ class Rule:
         At a ReLU keep dy where it is positive itself.
     unpool : "switches", "repeat" or "center"
     relu, pool, linear : function (ops, layer, p, cache, dy) -> dx, optional
-        What ReLUs do in place of `mask` and `rectify`, pools in place of `unpool`, convolutions and dense layers in
-        place of their adjoint. `cache.x` and `cache.y` are the layer's input and output, arrays of the backend, a
-        pool's `cache.kept` its switches; `layer.backward(ops, p, cache, dy, RULES["gradient"])` is the usual way.
+        What ReLUs do in place of `mask` and `rectify`, max-pools in place of `unpool`, linear layers in place of their
+        adjoint: Conv2D, Dense, AvgPool2D, GlobalAvgPool2D, BatchNorm and Normalize. `cache.x` and `cache.y` are the
+        layer's input and output, arrays of the backend, a max-pool's `cache.kept` its switches;
+        `layer.backward(ops, p, cache, dy, RULES["gradient"])` is the usual way.
     """
 
     mask: bool = True

@@ -151,6 +151,7 @@ def fit(
         Ctrl-C was pressed; the checkpoint holds everything up to then.
     """
     classes = net.check_classes()
+    net.check_trains()
     labels = _check_training_data(net, images, labels, classes, "images", "labels")
     if val is not None:
         val = val[0], _check_training_data(net, *val, classes, "val images", "val labels")

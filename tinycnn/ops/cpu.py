@@ -29,7 +29,7 @@ class Ops(reference.Ops):
     name = "cpu"
     FROM_REFERENCE = (  # few and small, or no arithmetic: NumPy is as good
         "asarray", "put", "take", "from_images", "to_numpy", "contiguous", "zeros", "dropout_mask", "multiply",
-        "column_sums", "relu", "relu_backward", "softmax_cross_entropy", "sgd_step",
+        "normalize", "column_sums", "relu", "relu_backward", "softmax_cross_entropy", "sgd_step",
     )  # fmt: skip
 
     def empty(self, shape, dtype):
@@ -84,6 +84,18 @@ class Ops(reference.Ops):
             switches = np.tile(central((H, W), window, stride, padding), (len(dy), 1, 1, dy.shape[3]))
         dx = np.empty(shape, dy.dtype)
         run(kernels.unpool2d, dy, switches, dx, *window, *stride, top, left)
+        return dx
+
+    def avgpool2d(self, x, window, stride, padding="SAME", count_padding=False):
+        OH, OW, top, left = windows(x.shape[1:], window, stride, padding)
+        y = np.empty((len(x), OH, OW, x.shape[3]), x.dtype)
+        run(kernels.avgpool2d, x, y, *window, *stride, top, left, math.prod(window) * count_padding, size=x.size)
+        return y
+
+    def avgpool2d_backward(self, dy, shape, window, stride, padding="SAME", count_padding=False):
+        dx, (_, _, top, left) = np.empty(shape, dy.dtype), windows(shape[1:], window, stride, padding)
+        whole = math.prod(window) * count_padding
+        run(kernels.avgpool2d_backward, dy, dx, *window, *stride, top, left, whole, size=dx.size)
         return dx
 
     def dense(self, x, w, b):

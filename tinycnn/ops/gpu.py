@@ -291,6 +291,20 @@ class Ops(reference.Ops):
         self._rows("unpool2d", N * rows, columns * C, dy, switches, dx, *sizes)
         return dx
 
+    def avgpool2d(self, x, window, stride, padding="SAME", count_padding=False):
+        OH, OW, top, left = windows(x.shape[1:], window, stride, padding)
+        y, whole = self.empty((len(x), OH, OW, x.shape[3]), self.dtype), math.prod(window) * count_padding
+        sizes = (*x.shape, OH, OW, *window, *stride, top, left, whole)
+        self._rows("avgpool2d", len(x) * OH, OW * x.shape[3], x, y, *sizes)
+        return y
+
+    def avgpool2d_backward(self, dy, shape, window, stride, padding="SAME", count_padding=False):
+        dx, (N, H, W, C), (OH, OW) = self.empty(shape, self.dtype), shape, dy.shape[1:3]
+        _, _, top, left = windows((H, W), window, stride, padding)
+        sizes = (*shape, OH, OW, *window, *stride, top, left, math.prod(window) * count_padding)
+        self._rows("avgpool2d_backward", N * H, W * C, dy, dx, *sizes)
+        return dx
+
     # -- conv -> relu -> pool ----------------------------------------------------------------------------------
 
     def algorithms(self, shape, w_shape, block):
@@ -377,6 +391,11 @@ class Ops(reference.Ops):
         out = self.empty(a.shape, self.dtype)
         self._each("multiply", a.size, a, b, out)
         return out
+
+    def normalize(self, x, gamma, beta, mean, variance, epsilon):
+        y = self.empty(x.shape, self.dtype)
+        self._each("normalize", x.size, x, y, mean, gamma, variance, beta, float(epsilon), len(beta))
+        return y
 
     # -- dense -------------------------------------------------------------------------------------------------
 

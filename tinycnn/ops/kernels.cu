@@ -205,6 +205,43 @@ extern "C" __global__ void unpool2d_repeat(const real* dy, real* dx, int N, int 
     }
 }
 
+// What the sum over a window is divided by: `whole`, or, where that is 0, the pixels of the image in it.
+__device__ real divisor(int r, int c, int H, int W, int kh, int kw, int sh, int sw, int top, int left, int whole) {
+    int h = r * sh - top, v = c * sw - left;
+    return whole ? whole : (min(h + kh, H) - max(h, 0)) * (min(v + kw, W) - max(v, 0));
+}
+
+extern "C" __global__ void avgpool2d(const real* x, real* y, int N, int H, int W, int C, int OH, int OW, int kh, int kw,
+                                     int sh, int sw, int top, int left, int whole) {
+    int q = blockIdx.x * blockDim.x + threadIdx.x;
+    if (q >= OW * C) return;
+    int k = q % C, c = q / C, v0 = max(c * sw - left, 0), v1 = min(c * sw - left + kw, W);
+    FOR_ROWS(row, N * OH) {
+        int r = row % OH, h0 = max(r * sh - top, 0), h1 = min(r * sh - top + kh, H);
+        const real* image = x + row / OH * (long long)H * W * C + k;
+        real sum = 0;
+        for (int h = h0; h < h1; ++h)
+            for (int v = v0; v < v1; ++v) sum += image[(h * W + v) * C];
+        y[(long long)row * OW * C + q] = sum / divisor(r, c, H, W, kh, kw, sh, sw, top, left, whole);
+    }
+}
+
+extern "C" __global__ void avgpool2d_backward(const real* dy, real* dx, int N, int H, int W, int C, int OH, int OW,
+                                              int kh, int kw, int sh, int sw, int top, int left, int whole) {
+    int q = blockIdx.x * blockDim.x + threadIdx.x;
+    if (q >= W * C) return;
+    int v = q / C, c0 = first_window(v, kw, sw, left), c1 = last_window(v, sw, left, OW);
+    FOR_ROWS(row, N * H) {
+        int h = row % H, r1 = last_window(h, sh, top, OH);
+        const real* signal = dy + row / H * (long long)OH * OW * C + q % C;
+        real sum = 0;
+        for (int r = first_window(h, kh, sh, top); r < r1; ++r)
+            for (int c = c0; c < c1; ++c)
+                sum += signal[(r * OW + c) * C] / divisor(r, c, H, W, kh, kw, sh, sw, top, left, whole);
+        dx[(long long)row * W * C + q] = sum;
+    }
+}
+
 // -- Winograd's minimal filtering, F(4x4, 3x3) ------------------------------------------------------------------------
 //
 // See winograd.py: a 4 x 4 tile of outputs is a product point by point of 36 points each of a 6 x 6 tile of inputs and
@@ -356,6 +393,14 @@ extern "C" __global__ void relu_backward(const real* dy, const real* y, real* dx
 
 extern "C" __global__ void multiply(const real* a, const real* b, real* out, long long n) {
     FOR_EACH(i, n) out[i] = a[i] * b[i];
+}
+
+extern "C" __global__ void normalize(const real* x, real* y, const real* mean, const real* gamma, const real* variance,
+                                     const real* beta, real epsilon, int C, long long n) {
+    FOR_EACH(i, n) {
+        int k = i % C;
+        y[i] = (x[i] - mean[k]) * (gamma[k] / sqrt(variance[k] + epsilon)) + beta[k];
+    }
 }
 
 // out (n = N*H*W) = max(out, |dx| over colours and signals); dx (signals, N, H, W, C)

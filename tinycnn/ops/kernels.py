@@ -145,6 +145,48 @@ def unpool2d(part, parts, dy, switches, dx, kh, kw, sh, sw, top, left):
                         out[k] += signal[k] if switch[k] == here else 0
 
 
+@kernel
+def avgpool2d(part, parts, x, y, kh, kw, sh, sw, top, left, whole):
+    """A sum is divided by `whole`, or, where that is 0, by the pixels of the image in its window."""
+    (H, W), (N, OH, OW, C) = x.shape[1:3], y.shape
+    first, last = share(N * OH, part, parts)
+    for row in range(first, last):
+        n, r = row // OH, row % OH
+        h0, h1 = max(0, r * sh - top), min(H, r * sh - top + kh)
+        for c in range(OW):
+            v0, v1 = max(0, c * sw - left), min(W, c * sw - left + kw)
+            out, count = y[n, r, c], x.dtype.type(whole or (h1 - h0) * (v1 - v0))
+            for k in range(C):
+                out[k] = 0
+            for h in range(h0, h1):
+                for v in range(v0, v1):
+                    pixel = x[n, h, v]
+                    for k in range(C):
+                        out[k] += pixel[k]
+            for k in range(C):
+                out[k] /= count
+
+
+@kernel
+def avgpool2d_backward(part, parts, dy, dx, kh, kw, sh, sw, top, left, whole):
+    """A pixel collects its share of every window that covers it."""
+    (OH, OW), (N, H, W, C) = dy.shape[1:3], dx.shape
+    first, last = share(N * H, part, parts)
+    for row in range(first, last):
+        n, h = row // H, row % H
+        for v in range(W):
+            out = dx[n, h, v]
+            for k in range(C):
+                out[k] = 0
+            for r in range(max(0, (h + top - kh + sh) // sh), min(OH, (h + top) // sh + 1)):
+                rows = min(H, r * sh - top + kh) - max(0, r * sh - top)
+                for c in range(max(0, (v + left - kw + sw) // sw), min(OW, (v + left) // sw + 1)):
+                    columns = min(W, c * sw - left + kw) - max(0, c * sw - left)
+                    signal, count = dy[n, r, c], dx.dtype.type(whole or rows * columns)
+                    for k in range(C):
+                        out[k] += signal[k] / count
+
+
 # -- elementwise -----------------------------------------------------------------------------------------------------
 
 

@@ -159,6 +159,21 @@ class Ops:
                     dx[n, h + i, v + j, k] += dy[:, r, c]
         return dx
 
+    def avgpool2d(self, x, window, stride, padding="SAME", count_padding=False):
+        """y (N, OH, OW, C): the mean over each window's pixels of the image, or, padding counted as zeros, over all."""
+        OH, OW, _, _ = windows(x.shape[1:], window, stride, padding)
+        y = np.empty((len(x), OH, OW, x.shape[3]), x.dtype)
+        for r, c, rows, columns, count in averaged(x.shape[1:], window, stride, padding, count_padding):
+            y[:, r, c] = x[:, rows, columns].sum((1, 2)) / count
+        return y
+
+    def avgpool2d_backward(self, dy, shape, window, stride, padding="SAME", count_padding=False):
+        """dx of `shape` (N, H, W, C) from dy (N, OH, OW, C): the adjoint, an equal share for each pixel of a window."""
+        dx = np.zeros(shape, dy.dtype)
+        for r, c, rows, columns, count in averaged(shape[1:], window, stride, padding, count_padding):
+            dx[:, rows, columns] += (dy[:, r, c] / count)[:, None, None]
+        return dx
+
     # -- conv -> relu -> pool as one block: the composition defines it, a backend may do better ------------------
 
     def algorithms(self, shape, w_shape, block):
@@ -220,6 +235,10 @@ class Ops:
 
     def multiply(self, a, b):
         return a * b
+
+    def normalize(self, x, gamma, beta, mean, variance, epsilon):
+        """y = gamma (x - mean) / sqrt(variance + epsilon) + beta; x (..., C), the others (C,)."""
+        return (x - mean) * (gamma / np.sqrt(variance + self.dtype.type(epsilon))) + beta
 
     def largest(self, dx, out):
         """Raise out (N, H, W) to the largest absolute value over colours and signals of dx (S*N, H, W, C), in place."""
@@ -308,6 +327,17 @@ def col2im(cols, shape, kernel, stride, padding):
         for j in range(kw):
             padded[i : i + OH * sh : sh, j : j + OW * sw : sw] += cols[:, :, i, j]
     return padded[top : top + H, left : left + W]
+
+
+def averaged(shape, window, stride, padding, count_padding):
+    """Yield (r, c, rows, columns, divisor): what output (r, c) of an average pool adds up, and is divided by."""
+    OH, OW, top, left = windows(shape, window, stride, padding)
+    for r in range(OH):
+        for c in range(OW):
+            h, v = r * stride[0] - top, c * stride[1] - left
+            rows, columns = range(shape[0])[max(h, 0) : h + window[0]], range(shape[1])[max(v, 0) : v + window[1]]
+            count = math.prod(window) if count_padding else len(rows) * len(columns)
+            yield r, c, slice(rows.start, rows.stop), slice(columns.start, columns.stop), count
 
 
 def adam_constants(dtype, lr, beta1, beta2, eps, t, decay):

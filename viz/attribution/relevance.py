@@ -17,6 +17,11 @@ Bach et al. 2015 (PLOS ONE 10, e0130140). The rules differ in x', w' and b' (x+ 
     excitation  x+ w+                            0                   Zhang et al. 2016, arXiv:1608.00507, equation 10
 
 What b', epsilon and units with z' = 0 take is not handed on; `conservation` keeps the account.
+
+An average pool is a linear layer with equal weights, a batch normalization one with a weight and a bias for each
+channel: both take the epsilon rule, so that a pool shares in proportion to its inputs. (`Network.folded` gives the
+network whose convolutions hold their batch normalizations: relevance through it is that of zennit's canonizers, through
+the layers one by one Captum's.) `Normalize` hands relevance on whole, so that it is that of the pixels.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,8 +32,12 @@ from typing import NamedTuple
 import numpy as np
 
 from tinycnn.errors import InputError, choose, is_number, shown
+from tinycnn.layers import AvgPool2D, BatchNorm, Conv2D, Dense, GlobalAvgPool2D, Normalize
 from tinycnn.rules import RULES, Rule, by_layer
-from viz.check import baseline_for, batches, floats, images_for, target_for
+from viz.check import baseline_for, batches, features, floats, images_for, target_for
+
+WEIGHED, CHANNELWISE = (Conv2D, Dense), (BatchNorm, Normalize)
+LINEAR = (*WEIGHED, AvgPool2D, GlobalAvgPool2D, BatchNorm)  # these share relevance out
 
 
 class Part(NamedTuple):
@@ -60,22 +69,20 @@ class Split:
         found = None
         for part, ratio, _ in self.ratios(ops, layer, p, cache, R):
             for x, w in part.products:
-                back = layer.backward(ops, {"w": ops.asarray(w)}, cache, ops.asarray(ratio), RULES["gradient"])
-                back = ops.to_numpy(back)
+                back = _back(ops, layer, w, cache, ratio)
                 np.multiply(x, back, out=back)
                 found = back if found is None else found + back
         return ops.asarray(found)
 
     def ratios(self, ops, layer, p, cache, R):
         """Yield (part, share R / z' with epsilon, z'): what no primitive computes is done on the host."""
-        *known, R = map(ops.to_numpy, (cache.x, cache.y, p["w"], p["b"], R))
-        none = ops.zeros(p["b"].shape)
-        for part in self.parts(*known):
+        x, y, R = map(ops.to_numpy, (cache.x, cache.y, R))
+        for part in self.parts(x, y, *_weights(ops, layer, p)):
             z = part.z
             if z is None:
                 z = part.bias
                 for x, w in part.products:
-                    z = z + ops.to_numpy(layer.forward(ops, {"w": ops.asarray(w), "b": none}, ops.asarray(x))[0])
+                    z = z + _forth(ops, layer, w, x)
             yield part, self.ratio(R if part.share == 1 else part.share * R, z), z
 
     def ratio(self, R, z):
@@ -99,6 +106,34 @@ class Split:
             on, steady = z != 0, self.steady(z)
             found += [_sums(a) for a in (ratio * part.bias * on, ratio * (steady - z) * on, part.share * R * ~on)]
         return found
+
+
+def _weights(ops, layer, p):
+    """(w, b) of a linear layer, NumPy: of a pool (1, 0), to multiply its means by, of a channelwise one (C,) each."""
+    if isinstance(layer, CHANNELWISE):
+        host = {k: ops.to_numpy(a) for k, a in (p or {}).items()}
+        return [a.astype(ops.dtype) for a in layer.affine(host)]
+    return map(ops.to_numpy, (p["w"], p["b"]) if isinstance(layer, WEIGHED) else (ops.dtype.type(1), ops.dtype.type(0)))
+
+
+def _forth(ops, layer, w, x):
+    """What a linear layer with weights w and no bias makes of x; all NumPy."""
+    if isinstance(layer, CHANNELWISE):
+        return w * x
+    weighed = isinstance(layer, WEIGHED)
+    p = {"w": ops.asarray(w), "b": ops.zeros(w.shape[-1])} if weighed else None
+    y = ops.to_numpy(layer.forward(ops, p, ops.asarray(x))[0])
+    return y if weighed else w * y
+
+
+def _back(ops, layer, w, cache, dy):
+    """The adjoint of `_forth`, to be written to."""
+    if isinstance(layer, CHANNELWISE):
+        return w * dy
+    weighed = isinstance(layer, WEIGHED)
+    p = {"w": ops.asarray(w)} if weighed else None
+    dx = ops.to_numpy(layer.backward(ops, p, cache, ops.asarray(dy), RULES["gradient"]))
+    return dx if weighed else w * dx
 
 
 def _sums(a):
@@ -136,7 +171,7 @@ def _w_square(x, y, w, b):
 
 def _z_box(low, high, x, y, w, b):
     wp, wn = _clipped(w)
-    bounds = [(np.full_like(x, -bound), part) for bound, part in ((low, wp), (high, wn)) if bound]
+    bounds = [(np.zeros_like(x) - bound, part) for bound, part in ((low, wp), (high, wn)) if np.any(bound)]
     return [Part(1, ((x, w), *bounds))]
 
 
@@ -167,39 +202,62 @@ COMPOSITES = {  # name: the first linear layer's rule, that of the other convolu
     "epsilon_alpha2_beta1_flat": ("flat", "alpha2_beta1", "epsilon"),
     "epsilon_gamma_box": ("z_box", "gamma", "epsilon"),
 }
-PASS = Rule(relu=lambda ops, layer, p, cache, R: R)  # a ReLU hands on its relevance, a pool gives it to the winner
 
 
-def composite(first, convolutions, dense, epsilon=1e-6, gamma=0.25):
+def _hand_on(ops, layer, p, cache, R):
+    return R
+
+
+PASS = Rule(relu=_hand_on, linear=_hand_on)  # at a ReLU and at Normalize; a max-pool gives it to the winner
+
+
+def composite(first, convolutions, dense, epsilon=1e-6, gamma=0.25, others="epsilon"):
     """Return a composite, a function net -> {layer: Rule}, that gives each kind of layer a rule of `SPLITS`.
 
     Parameters
     ----------
     first, convolutions, dense : str
-        The rule of the linear layer that sees the pixels, of the other convolutions, of the other dense layers.
+        The rule of the convolution or dense layer that sees the pixels, of the other convolutions, of the other dense
+        layers. As `first`, z_box has the bounds that pixels of 0 and 1 have there, behind a Normalize for instance.
     epsilon : float
         Of each of these rules: added to its denominators, away from 0.
     gamma : float
         Of the rule gamma.
+    others : str
+        The rule of average pools and batch normalizations.
 
     Raises
     ------
     InputError
         An unknown rule; `epsilon` or `gamma` that is no finite number of at least 0.
     """
-    for name in (first, convolutions, dense):
+    for name in (first, convolutions, dense, others):
         choose(name, SPLITS, "rule")
     for value, what in ((epsilon, "epsilon"), (gamma, "gamma")):
         if not (is_number(value, whole=False) and 0 <= value < np.inf):
             raise InputError(f"{what}: expected a number of at least 0, got {shown(value)}")
 
     def of(net):
-        linear = [layer.name for layer in net.layers if layer.name in net.params]
-        names = {name: convolutions if len(net.shapes[name]) == 3 else dense for name in linear} | {linear[0]: first}
-        rules = {name: replace(PASS, linear=Split(SPLITS[rule](gamma), epsilon)) for name, rule in names.items()}
+        names = {layer.name: others for layer in net.layers if isinstance(layer, LINEAR)}
+        weighed = [layer.name for layer in net.layers if isinstance(layer, WEIGHED)]
+        names |= {name: convolutions if len(net.shapes[name]) == 3 else dense for name in weighed}
+        names |= dict.fromkeys(weighed[:1], first)
+        parts = {name: SPLITS[rule](gamma) for name, rule in names.items()}
+        if first == "z_box":
+            parts |= {name: partial(_z_box, *_bounds(net, name)) for name in weighed[:1]}
+        rules = {name: replace(PASS, linear=Split(some, epsilon)) for name, some in parts.items()}
         return dict.fromkeys(net.layer_names, PASS) | rules
 
     return of
+
+
+def _bounds(net, layer):
+    """(low, high) of a layer's input for pixels from 0 to 1; up to there each value must go one way with the pixels."""
+    before = net.layer_names[: net.layer_names.index(layer)]
+    if not before:
+        return 0, 1
+    ends = features(net, np.stack([np.full(net.input_shape, pixel, net.dtype) for pixel in (0, 1)]), before[-1])
+    return ends.min(0), ends.max(0)
 
 
 def _rules(net, given, epsilon, gamma):
@@ -209,7 +267,8 @@ def _rules(net, given, epsilon, gamma):
             given if callable(given) else composite(*COMPOSITES[choose(given, COMPOSITES, "composite")], epsilon, gamma)
         )(net)
     rules = by_layer(dict.fromkeys(net.layer_names, PASS) | dict(given), net.layer_names)
-    bare = [name for name in net.params if rules[name].linear is None]
+    linear = [layer.name for layer in net.layers if isinstance(layer, LINEAR)]
+    bare = [name for name in linear if rules[name].linear in (None, PASS.linear)]
     if bare:
         raise InputError(f"composite: layer {bare[0]!r} has no rule that shares out relevance; name one for it")
     return rules
@@ -241,7 +300,7 @@ def excitation_backprop(net, x, target, epsilon=0.0, *, progress=False):
     Zhang et al. 2016, arXiv:1608.00507: marginal winning probabilities, which start as 1. Biases take no part; units
     without positive inputs end a walk. At least 0; see `lrp`.
     """
-    rules = composite("excitation", "excitation", "excitation", epsilon)(net)
+    rules = composite("excitation", "excitation", "excitation", epsilon, others="excitation")(net)
     return _shared_out(net, x, target, rules, False, progress)
 
 
@@ -297,19 +356,21 @@ def conservation(net, x, target, composite="epsilon", epsilon=1e-6, gamma=0.25, 
     images, rules = images_for(net, x), _rules(net, composite, epsilon, gamma)
     target = target_for(net, target, len(images))
     names = net.layer_names[: net.layer_names.index(target.layer) + 1]
-    foreign = [n for n in names if n in net.params and not isinstance(rules[n].linear, Split)]
+    layers = net.layers[: len(names)]
+    linear = [layer.name for layer in layers if isinstance(layer, (*LINEAR, Normalize))]
+    foreign = [n for n in linear if not isinstance(rules[n].linear, Split) and rules[n].linear is not PASS.linear]
     if foreign:
         raise InputError(f"composite: the rule of layer {foreign[0]!r} is no Split, and says not what it keeps")
-    way = list(zip(reversed(net.layers[: len(names)]), [*reversed(names[:-1]), None]))
+    way = list(zip(reversed(layers), [*reversed(names[:-1]), None]))
     sums, lost = np.zeros((2, len(way) + 1, len(images))), np.zeros((3, len(way), len(images)))
     for some in batches(net, len(images), target.layer, progress):
         trace = net.forward(images[some], upto=target.layer)
         R = target[some].seed(trace[target.layer]) * trace[target.layer]
         sums[:, 0, some] = _sums(R), _sums(np.abs(R))
         for i, (layer, below) in enumerate(way):
-            if layer.name in net.params:
-                cache = trace.caches[layer.name]
-                lost[:, i, some] = rules[layer.name].linear.lost(net.ops, layer, net.params[layer.name], cache, R)
+            if layer.name in linear and isinstance(rules[layer.name].linear, Split):
+                p, cache = net.params.get(layer.name), trace.caches[layer.name]
+                lost[:, i, some] = rules[layer.name].linear.lost(net.ops, layer, p, cache, R)
             R = net.backward(trace, R, at=layer.name, rule=rules, to=below)
             sums[:, i + 1, some] = _sums(R), _sums(np.abs(R))
     return Conservation(tuple(reversed(names)), *sums, *lost)

@@ -75,7 +75,7 @@ def parse(argv, prog):
         help="a folder of pictures, one sub-folder a class, of which a fifth of each class is for validation; or one "
         "in STL-10's layout, with class_names.txt",
     )
-    p.add_argument("--model", choices=tuple(models.INPUT_SHAPES), help="the network for --images (default: stl10)")
+    p.add_argument("--model", choices=models.STUDY, help="the network for --images (default: stl10)")
     p.add_argument("--data-dir", default="data", metavar="DIR", help="where the official files are (default: data)")
     p.add_argument("--download", action="store_true", help="get the official files where they are missing")
     p.add_argument("--steps", type=whole(1, 10**7), metavar="N", help="training steps (default: the recipe's)")

@@ -1,10 +1,11 @@
 """How long a run will still take: what each part usually takes, times how this run compares with that so far."""
 
+from tinycnn.models import STUDY
+
 from .judges import JUDGES, PARTS
 from .recipes import FROZEN
 
 # Seconds on two cores, by the study's network: a step of training, and one of the deep network.
-MODELS = ("mnist", "cifar10", "stl10")
 STEP = (0.05, 0.08, 0.85)
 DEEP_STEP = (0.02, 0.03, 0.25)
 BELIEF = 60  # seconds: a run counts as if so many had already gone by at the usual pace; the first parts say little
@@ -48,7 +49,7 @@ def parts(info, steps, judge_steps, stages, effort=1.0):
     effort : float
         Of the stages that use it: their share of the usual iterations.
     """
-    i = MODELS.index(info.model)
+    i = STUDY.index(info.model)
     usual = {"training": steps * STEP[i]}
     usual[FROZEN] = usual["training"]
     for part, name in PARTS.items():
