@@ -8,8 +8,8 @@ import pytest
 from browsing import MARKS
 from PIL import Image
 
-from tinycnn import Network, data, models
-from tinycnn.layers import Conv2D, Dense, Flatten, MaxPool2D, ReLU
+from tinycnn import InputError, Network, data, models
+from tinycnn.layers import AvgPool2D, BatchNorm, Conv2D, Dense, Flatten, GlobalAvgPool2D, MaxPool2D, Normalize, ReLU
 from tinycnn.rules import RULES, UNPOOLS
 from viz import activations, explorer
 from viz.explorer import export
@@ -24,40 +24,56 @@ def digits():
     return images, labels, data.info("digits").classes
 
 
-def odd_net(dtype):
+def odd_net():
     """Windows that overlap, strides, padding of one side, a convolution without a pool."""
     layers = [
         *(Conv2D("conv1", 6, (3, 5), (2, 1), ((1, 0), (2, 2))), ReLU("relu1"), MaxPool2D("pool1", 3, 2)),
         *(Conv2D("conv2", 5, 3, padding="VALID"), ReLU("relu2"), Conv2D("conv3", 7, 3, 2), ReLU("relu3")),
         *(MaxPool2D("pool3", (2, 3), (2, 1), "SAME"), Flatten("flatten"), Dense("fc", 4)),
     ]
-    return Network(layers, (23, 18, 3), backend="reference", dtype=dtype)
+    return Network(layers, (23, 18, 3), backend="reference")
 
 
-def rounded(name):
-    """A network for a data set with the weights that its page would hold, in float64, and six test images."""
-    net = models.build(data.info(name).model, "reference", seed=1)
+def without_dense():
+    """Means over windows and over all, a normalized input, a batch normalization that follows nothing."""
+    layers = [
+        *(Normalize("input", (0.4, 0.5, 0.6), 0.25), Conv2D("conv1", 6, 3, 2), BatchNorm("norm1"), ReLU("relu1")),
+        *(AvgPool2D("mean1", 3, 2, "SAME"), AvgPool2D("mean2", (2, 3), 1, ((1, 0), (1, 1)), count_padding=True)),
+        *(BatchNorm("norm2", 1e-5), Conv2D("conv2", 4, 1), ReLU("relu2"), GlobalAvgPool2D("mean")),
+    ]
+    return Network(layers, (23, 18, 3), backend="reference")
+
+
+def rounded(net):
+    """The network with the weights that its page would hold, in float64, and these."""
     rng = np.random.default_rng(0)
     for p in net.params.values():
-        p["b"][...] = 0.1 * rng.standard_normal(p["b"].shape)
-    weights, kept = export._weights(net)
+        for k in set(p) - {"w"}:
+            p[k][...] = (
+                rng.uniform(0.5, 1.5, p[k].shape) if k in ("gamma", "variance") else 0.1 * rng.normal(size=p[k].shape)
+            )
+    weights, whole = export._weights(net)
+    assert whole
     exact = Network(net.layers, net.input_shape, backend="reference", dtype="float64")
-    for layer, p in weights.items():
-        for k, one in p.items():
-            raw = np.frombuffer(base64.b64decode(one["data"]), one["kind"])
-            exact.params[layer][k][...] = raw.reshape(exact.params[layer][k].shape)
-    assert kept == [layer.name for layer in net.layers if isinstance(layer, Dense)]
-    return exact, weights, data.load(name, "test")[0][:6] / 255
+    for layer in net.layers:
+        for k, a in exact.params.get(layer.name, {}).items():
+            if isinstance(layer, BatchNorm):  # the page holds a weight and a bias for it
+                a[...] = net.params[layer.name][k]
+            else:
+                one = weights[layer.name][k]
+                a[...] = np.frombuffer(base64.b64decode(one["data"]), one["kind"]).reshape(a.shape)
+    return exact, weights
 
 
-@pytest.mark.parametrize("name", ["digits", "shapes", "odd"])
+@pytest.mark.parametrize("name", ["digits", "shapes", "odd", "without dense"])
 def test_every_layer_and_all_nine_ways_back_are_those_of_the_reference(chromium, name):
-    if name == "odd":
-        net, rng = odd_net("float64"), np.random.default_rng(0)
-        weights = {layer: {k: explorer.numbers(a) for k, a in p.items()} for layer, p in net.params.items()}
-        images = rng.random((6, *net.input_shape)) * (rng.random((6, *net.input_shape)) > 0.3)
+    if name in data.NAMES:
+        net, weights = rounded(models.build(data.info(name).model, "reference", seed=1))
+        images = data.load(name, "test")[0][:6] / 255
     else:
-        net, weights, images = rounded(name)
+        net, weights = rounded(odd_net() if name == "odd" else without_dense())
+        rng = np.random.default_rng(0)
+        images = rng.random((6, *net.input_shape)) * (rng.random((6, *net.input_shape)) > 0.3)
     maps = [layer for layer in net.layer_names if len(net.shapes[layer]) == 3]
     page = chromium.new_page()
     page.add_script_tag(content=ENGINE + "\nwindow.Engine = Engine;")
@@ -71,8 +87,9 @@ def test_every_layer_and_all_nine_ways_back_are_those_of_the_reference(chromium,
             x.ravel().tolist(),
         )
         assert set(found) == set(net.layer_names)
+        share = 1e-6 if name == "without dense" else 1e-12  # a batch normalization's weight and bias are float32
         for layer in net.layer_names:
-            assert close(found[layer], trace[layer]), layer
+            assert close(found[layer], trace[layer], share), layer
         for layer in maps if n == 0 else maps[-1:]:
             unit = int(activations.strongest(trace[layer])[0])
             dy = np.zeros_like(trace[layer])
@@ -85,13 +102,16 @@ def test_every_layer_and_all_nine_ways_back_are_those_of_the_reference(chromium,
                         " unpool)); }",
                         [layer, unit, rule, unpool],
                     )
-                    assert close(back, net.backward(trace, dy, at=layer, rule=rule, unpool=unpool)), (layer, rule)
+                    assert close(back, net.backward(trace, dy, at=layer, rule=rule, unpool=unpool), share), (
+                        layer,
+                        rule,
+                    )
     page.close()
 
 
-def close(found, expected):
+def close(found, expected, share=1e-12):
     expected = expected.ravel()
-    return np.abs(np.array(found) - expected).max() <= 1e-12 * max(np.abs(expected).max(), 1e-300)
+    return np.abs(np.array(found) - expected).max() <= share * max(np.abs(expected).max(), 1e-300)
 
 
 def test_half_precision_is_decoded_as_numpy_does(chromium):
@@ -308,3 +328,22 @@ def test_dense_layers_that_are_too_large_stay_out_and_stored_scores_come_along(d
     assert set(found["weights"]) == {"conv1", "conv2"} == set(found["untrained"]) and found["rounding"] is None
     picked = export._pick(labels[:12], 1000)
     assert np.abs(np.array(found["logits"]) - network[0].logits(images[:12][picked])).max() < 1e-4
+
+
+def test_a_network_from_elsewhere_has_its_page_too(chromium, tmp_path):
+    images, labels = np.random.default_rng(0).integers(0, 256, (8, 23, 18, 3), np.uint8), np.arange(8) % 4
+    path = tmp_path / "explorer.html"
+    explorer.write(path, without_dense(), None, "Elsewhere", list("abcd"), images, labels)
+    page = chromium.new_page()
+    page.goto(path.as_uri() + "#trained=0")
+    drawn(page)
+    assert not page.locator("#trained").is_visible() and state(page)["trained"] == "1"
+    for layer in ("input", "mean1", "norm2", "mean"):
+        page.goto(path.as_uri() + f"#layer={layer}")
+        page.wait_for_function(f"document.querySelector('#layer-name').textContent.startsWith('{layer}:')")
+    assert "too large" not in page.inner_text("footer")
+    page.close()
+    with pytest.raises(InputError, match="no convolution"):
+        explorer.write(
+            path, Network([Flatten("f"), Dense("d", 4)], (23, 18, 3)), None, "", list("abcd"), images, labels
+        )

@@ -122,7 +122,38 @@ const Engine = (() => {
     return dx;
   }
 
+  // The mean of each window's pixels of the image, or, padding counted as zeros, over all of the window.
+  function avgpool2d(x, layer) {
+    const { from: [, , C], to } = layer;
+    const y = new x.constructor(size(to));
+    eachWindow(layer, (at, pixel, share) => { for (let k = 0; k < C; k++) y[at + k] += x[pixel * C + k] * share; });
+    return y;
+  }
+
+  // Its adjoint: an equal share for each pixel of a window.
+  function avgpool2dBackward(dy, layer) {
+    const { from: [H, W, C] } = layer;
+    const dx = new dy.constructor(H * W * C);
+    eachWindow(layer, (at, pixel, share) => { for (let k = 0; k < C; k++) dx[pixel * C + k] += dy[at + k] * share; });
+    return dx;
+  }
+
+  // Call f(where the output's channels begin, place in the image, 1 / count) for each pixel of each window.
+  function eachWindow(layer, f) {
+    const { from: [, , C], to, kernel: [kh, kw], counted } = layer;
+    const [OH, OW] = to.length === 3 ? to : [1, 1]; // all of the image: one window
+    for (let r = 0; r < OH; r++) for (let c = 0; c < OW; c++) {
+      const pixels = [];
+      window(layer, r, c, (place, pixel) => pixels.push(pixel));
+      for (const pixel of pixels) f((r * OW + c) * C, pixel, 1 / (counted ? kh * kw : pixels.length));
+    }
+  }
+
   // -- the others ------------------------------------------------------------------------------------------------------
+
+  // A batch normalization, or the normalization of the input: a weight and a bias for each channel.
+  const affine = (x, { w, b }) => x.map((value, i) => value * w[i % w.length] + b[i % w.length]);
+  const affineBackward = (dy, { w }) => dy.map((value, i) => value * w[i % w.length]);
 
   const relu = (x) => x.map((value) => Math.max(value, 0));
 
@@ -161,6 +192,10 @@ const Engine = (() => {
   const FORWARD = {
     Conv2D: (x, layer) => ({ y: conv2d(x, layer.params, layer) }),
     MaxPool2D: (x, layer) => maxpool2d(x, layer),
+    AvgPool2D: (x, layer) => ({ y: avgpool2d(x, layer) }),
+    GlobalAvgPool2D: (x, layer) => ({ y: avgpool2d(x, layer) }),
+    BatchNorm: (x, layer) => ({ y: affine(x, layer.params) }),
+    Normalize: (x, layer) => ({ y: affine(x, layer.params) }),
     ReLU: (x) => ({ y: relu(x) }),
     Dense: (x, layer) => ({ y: dense(x, layer.params, layer) }),
     Flatten: (x) => ({ y: x }),
@@ -169,6 +204,10 @@ const Engine = (() => {
   const BACKWARD = {
     Conv2D: (dy, layer) => conv2dBackwardData(dy, layer.params, layer),
     MaxPool2D: (dy, layer, cache, rule, unpool) => unpool2d(dy, cache.switches, layer, unpool),
+    AvgPool2D: (dy, layer) => avgpool2dBackward(dy, layer),
+    GlobalAvgPool2D: (dy, layer) => avgpool2dBackward(dy, layer),
+    BatchNorm: (dy, layer) => affineBackward(dy, layer.params),
+    Normalize: (dy, layer) => affineBackward(dy, layer.params),
     ReLU: (dy, layer, cache, rule) => reluBackward(dy, cache.y, rule),
     Dense: (dy, layer) => denseBackwardData(dy, layer.params, layer),
     Flatten: (dy) => dy,

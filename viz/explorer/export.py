@@ -16,7 +16,19 @@ import numpy as np
 from PIL import Image
 
 from tinycnn import Network, files
-from tinycnn.layers import Conv2D, Dense, MaxPool2D, ReLU
+from tinycnn.errors import InputError
+from tinycnn.layers import (
+    AvgPool2D,
+    BatchNorm,
+    Conv2D,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAvgPool2D,
+    MaxPool2D,
+    Normalize,
+    ReLU,
+)
 from viz import activations
 from viz.ascent import recipes
 from viz.ascent.maximize import maximize
@@ -39,7 +51,8 @@ def write(path, net, untrained, title, classes, images, labels, seed=0, first=()
     ----------
     path : str or Path
     net, untrained : Network
-        The network, and the same as it was before its training.
+        The network, and the same as it was before its training; None where nobody knows that, as of one that comes from
+        elsewhere.
     title : str
         Of the data set.
     classes : sequence of str
@@ -57,6 +70,8 @@ def write(path, net, untrained, title, classes, images, labels, seed=0, first=()
 
     Raises
     ------
+    InputError
+        A network without a convolution.
     OSError
         The file cannot be written.
     """
@@ -76,28 +91,31 @@ def is_of(path, made_from):
 
 def payload(net, untrained, title, classes, images, labels, seed=0, first=(), effort=1.0):
     """Return all that the page is made of, ready for JSON; the arguments are those of `write`."""
+    if _first(net, Conv2D) is None:
+        raise InputError("the explorer shows maps: the network has no convolution")
     most = max(SHOWN, round(effort * STORED[max(net.input_shape[:2]) <= SMALL]))
     stored = _pick(labels, most, first)
     images, labels = images[stored], labels[stored]
-    weights, kept = _weights(net)
+    weights, whole = _weights(net)
     found = {
         "title": title,
         "classes": list(map(str, classes)),
         "shape": list(net.input_shape),
         "layers": layers(net),
         "weights": weights,
-        "untrained": {name: w for name, w in _weights(untrained)[0].items() if len(net.shapes[name]) == 3},
+        "weights_whole": whole,
+        "untrained": untrained and {n: w for n, w in _weights(untrained)[0].items() if _has_maps(net, n)},
         "images": sprite(_rgb(images)),
         "labels": labels.tolist(),
         "indices": stored.tolist(),
         "shown": min(SHOWN, len(images)),
         "top": _top(net, images),
-        "top_untrained": _top(untrained, images, dense=False),
+        "top_untrained": untrained and _top(untrained, images, dense=False),
         "ascents": _ascents(net, images, seed, max(1, round(effort * STEPS))),
         "tour": _tour(net, untrained, classes, images, labels),
-        "rounding": _rounding(net, kept, images) if kept else None,
+        "rounding": _rounding(net, images) if whole and _dense(net) else None,
     }
-    if not kept:
+    if not whole:
         logits = net.logits(images)
         found["logits"] = [[round(float(v), 4) for v in row] for row in logits]
     return found
@@ -110,10 +128,12 @@ def layers(net):
         to = net.shapes[layer.name]
         one = {"name": layer.name, "type": type(layer).__name__, "from": list(shape), "to": list(to)}
         if hasattr(layer, "window"):
-            begin = Network([layer], shape, backend="reference").receptive_field(layer.name)[
-                2
-            ]  # outside by the padding
+            begin = Network([layer], shape, backend="reference").receptive_field(layer.name)[2]  # outside: the padding
             one |= {"kernel": list(layer.window), "stride": list(layer.stride), "pad": [-n for n in begin]}
+        if isinstance(layer, GlobalAvgPool2D):
+            one |= {"kernel": list(shape[:2]), "stride": [1, 1], "pad": [0, 0]}
+        if isinstance(layer, AvgPool2D):
+            one["counted"] = layer.count_padding
         if _has_maps(net, layer.name):
             one["field"] = dict(zip(("size", "stride", "offset"), map(list, net.receptive_field(layer.name))))
         found.append(one)
@@ -158,25 +178,34 @@ def _rgb(images):
 
 
 def _weights(net):
-    """({layer: its parameters}, the dense layers that are kept): float32, the weights of dense layers float16."""
-    dense = [layer.name for layer in net.layers if isinstance(layer, Dense)]
+    """({layer: its parameters}, whether all are there): float32, the weights of dense layers float16, or left out."""
     arrays = {name: {k: net.ops.to_numpy(a) for k, a in p.items()} for name, p in net.params.items()}
-    fits = 2 * sum(arrays[name]["w"].size for name in dense) <= LARGEST_DENSE
-    kept = {name: p for name, p in arrays.items() if name not in dense or fits}
-    found = {name: {k: numbers(a.astype(_kind(name, k, dense))) for k, a in p.items()} for name, p in kept.items()}
-    return found, dense if fits else []
+    whole = 2 * sum(arrays[name]["w"].size for name in _dense(net)) <= LARGEST_DENSE
+    for layer in net.layers:
+        if isinstance(layer, (BatchNorm, Normalize)):
+            channels = net.shapes[layer.name][-1:]
+            w, b = (np.broadcast_to(a, channels) for a in layer.affine(arrays.get(layer.name)))
+            arrays[layer.name] = {"w": w, "b": b}
+        elif isinstance(layer, Dense) and not whole:
+            del arrays[layer.name]
+    kept = {name: {k: numbers(a.astype(_kind(net, name, k))) for k, a in p.items()} for name, p in arrays.items()}
+    return kept, whole
 
 
-def _kind(layer, name, dense):
-    return np.float16 if layer in dense and name == "w" else np.float32
+def _dense(net):
+    return [layer.name for layer in net.layers if isinstance(layer, Dense)]
 
 
-def _rounding(net, dense, images):
+def _kind(net, layer, name):
+    return np.float16 if layer in _dense(net) and name == "w" else np.float32
+
+
+def _rounding(net, images):
     """What float16 does to the scores: the largest change, as a share of the largest score, and to the answers."""
     other = Network(net.layers, net.input_shape, backend=net.ops.name, dtype=net.dtype.name)
     for name, p in net.params.items():
         for k, a in p.items():
-            other.params[name][k] = net.ops.asarray(net.ops.to_numpy(a).astype(_kind(name, k, dense)))
+            other.params[name][k] = net.ops.asarray(net.ops.to_numpy(a).astype(_kind(net, name, k)))
     exact, rounded = net.logits(images).astype(np.float64), other.logits(images).astype(np.float64)
     differ = int((exact.argmax(1) != rounded.argmax(1)).sum())
     change = float(np.abs(exact - rounded).max() / np.abs(exact).max())
@@ -191,7 +220,7 @@ def _top(net, images, dense=True):
             if not isinstance(layer, Conv2D):
                 top = activations.top_images(net, images, layer.name, k)
                 found[layer.name] = np.concatenate([top.indices[..., None], top.positions], -1).tolist()
-        elif dense and isinstance(layer, (Dense, ReLU)):
+        elif dense and not isinstance(layer, (Flatten, Dropout)):
             order = np.argsort(-features(net, images, layer.name), 0, kind="stable")[:k]
             found[layer.name] = order.T[..., None].tolist()
     for conv, relu in pairwise(net.layers):
@@ -201,15 +230,14 @@ def _top(net, images, dense=True):
 
 
 def _tour(net, untrained, classes, images, labels):
-    """Five views, each with what is to be seen there; the numbers are of the stored images."""
-    conv, relu, *_ = net.layer_names
-    pool = next((layer.name for layer in net.layers if isinstance(layer, MaxPool2D)), relu)
-    deep = [layer.name for layer in net.layers if isinstance(layer, ReLU) and _has_maps(net, layer.name)][-1]
-    (unit, wins), (unit_before, wins_before) = (_wins(some, images, relu) for some in (net, untrained))
+    """Views, five of most networks, each with what is to be seen there; the numbers are of the stored images."""
+    conv, after = next(pair for pair in pairwise(net.layer_names) if pair[0] == _first(net, Conv2D).name)
+    relu = after if isinstance(_layer(net, after), ReLU) else conv
+    deep = [layer.name for layer in net.layers if _has_maps(net, layer.name) and isinstance(layer, (ReLU, Conv2D))][-1]
+    pool, (unit, wins) = _first(net, MaxPool2D), _wins(net, images, relu)
     right = net.predict(images) == labels
     shown = int(np.flatnonzero(right)[0]) if right.any() else 0
     last = int(activations.strongest(features(net, images[shown : shown + 1], deep))[0])
-    learned = "That is not what training made of it." if wins_before >= wins else "Training made it more so."
     said = [
         (net.layer_names[-1], int(labels[shown]), {},
          f"A test image of {classes[labels[shown]]}. The network classifies {int(right.sum())} of the {len(images)} "
@@ -217,18 +245,36 @@ def _tour(net, untrained, classes, images, labels):
         (relu, unit, {},
          f"Map {unit} of {conv} is the strongest for {wins} of {len(images)} images. Why does one map light up so "
          "often? Look at the nine patches that excite it most, then go on."),
-        (relu, unit_before, {"trained": False},
-         f"The same network before training: its map {unit_before} is the strongest for {wins_before} of "
-         f"{len(images)}. {learned}"),
-        (pool, unit, {},
-         f"{pool} keeps the largest value of each window, and its switch remembers where it was. Point at the large "
-         "map: the page says which one won. Press u: without switches the signal goes back to other places."),
-        (deep, last, {"rule": "guided"},
-         f"The strongest map of {deep} for this image, sent back to the pixels. Press r: gradient, deconvnet and "
-         "guided backprop differ in what a ReLU lets pass on the way back, and in nothing else."),
     ]  # fmt: skip
+    if untrained:
+        before, wins_before = _wins(untrained, images, relu)
+        learned = "That is not what training made of it." if wins_before >= wins else "Training made it more so."
+        text = (
+            f"The same network before training: its map {before} is the strongest for {wins_before} of {len(images)}."
+        )
+        said.append((relu, before, {"trained": False}, f"{text} {learned}"))
+    if pool:
+        text = (
+            f"{pool.name} keeps the largest value of each window, and its switch remembers where it was. Point at the "
+            "large map: the page says which one won. Press u: without switches the signal goes back to other places."
+        )
+        said.append((pool.name, min(unit, net.shapes[pool.name][-1] - 1), {}, text))
+    text = (
+        f"The strongest map of {deep} for this image, sent back to the pixels. Press r: gradient, deconvnet and guided "
+        "backprop differ in what a ReLU lets pass on the way back, and in nothing else."
+    )
+    said.append((deep, last, {"rule": "guided"}, text))
     view = {"image": shown, "rule": "deconvnet", "unpool": "switches", "trained": True, "place": None}
     return [view | {"layer": layer, "unit": k, "said": text} | more for layer, k, more, text in said]
+
+
+def _first(net, kind):
+    """The first layer of a kind, or None."""
+    return next((layer for layer in net.layers if isinstance(layer, kind)), None)
+
+
+def _layer(net, name):
+    return net.layers[net.layer_names.index(name)]
 
 
 def _wins(net, images, layer):
@@ -242,7 +288,7 @@ def _ascents(net, images, seed, steps):
     found = {
         layer.name: _shown(_fields(net, i, images, seed, steps))
         for i, layer in enumerate(net.layers)
-        if _is_conv(layer)
+        if isinstance(layer, Conv2D)
     }
     recipe, size = replace(recipes.for_size(net.input_shape[0]), steps=steps), net.shapes[net.layer_names[-1]][-1]
     recipe = replace(recipe, parametrization=Spectral.of(images, net.dtype))
@@ -268,10 +314,6 @@ def _fields(net, i, images, seed, steps):
     field, stride, offset = map(np.array, part.receptive_field(layer))
     corner = offset + stride * (np.array(part.shapes[layer][:2]) // 2)
     return activations.crop(made, np.tile(np.concatenate([corner, corner + field]), (len(made), 1)))
-
-
-def _is_conv(layer):
-    return isinstance(layer, Conv2D)
 
 
 def _shown(images):

@@ -14,7 +14,7 @@ const element = (tag, attributes = {}, ...children) => {
 const data = JSON.parse(one("#data").textContent);
 const [H, W, C] = data.shape;
 const layers = Engine.load(data.layers, Object.fromEntries(Object.entries(data.weights).filter(([name]) => isMap(layerOf(name, data.layers)))));
-const untrained = Engine.load(data.layers, data.untrained);
+const untrained = Engine.load(data.layers, data.untrained ?? {});
 const shownLayers = data.layers.filter((layer) => !["Flatten", "Dropout"].includes(layer.type));
 const classLayer = shownLayers.at(-1);
 
@@ -24,7 +24,8 @@ const mapsOf = (layer) => layer.to.at(-1);
 
 // -- what is looked at; it stands in the address, so that a view can be linked ---------------------------------------------
 
-const state = { image: 0, layer: shownLayers[1].name, unit: 0, place: null, rule: "deconvnet", unpool: "switches", trained: true };
+const first = data.layers[data.layers.findIndex((layer) => layer.type === "Conv2D") + 1]; // what the first convolution answers
+const state = { image: 0, layer: first.name, unit: 0, place: null, rule: "deconvnet", unpool: "switches", trained: true };
 let own = null; // an image of one's own, or a changed one: Float32Array (H, W, C)
 let changes = 0;
 
@@ -41,7 +42,7 @@ function readAddress() {
   state.place = isMap(layerOf(state.layer)) ? whole("place", layerOf(state.layer).to[0] * layerOf(state.layer).to[1]) : null;
   if (given.get("rule") in Engine.RULES) state.rule = given.get("rule");
   if (Engine.UNPOOLS.includes(given.get("unpool"))) state.unpool = given.get("unpool");
-  if (given.has("trained")) state.trained = given.get("trained") !== "0";
+  if (given.has("trained") && data.untrained) state.trained = given.get("trained") !== "0";
 }
 
 function writeAddress() {
@@ -131,7 +132,7 @@ function serve() {
 
 const code = `${one("#engine").textContent}\n(${serve})();`;
 const worker = new Worker(URL.createObjectURL(new Blob([code], { type: "text/javascript" })));
-worker.postMessage({ job: "load", layers: data.layers, weights: data.weights, untrained: data.untrained });
+worker.postMessage({ job: "load", layers: data.layers, weights: data.weights, untrained: data.untrained ?? {} });
 let asked = 0;
 let found = null; // the last answer
 worker.onerror = (event) => { one("#layer-about").textContent = `The page cannot compute: ${event.message}`; };
@@ -302,11 +303,15 @@ function arithmetic(layer, place) {
   } else if (layer.type === "ReLU") {
     const before = found.x[place * K + k];
     text = `${at}${said(before)} ${before > 0 ? "is above 0 and stays" : "is not above 0 and becomes 0"}.`;
+  } else if (layer.type === "BatchNorm" || layer.type === "Normalize") {
+    const { w: weights, b } = layerOf(layer.name, state.trained ? layers : untrained).params;
+    text = `${at}${said(found.x[place * K + k])} times ${said(weights[k])}, plus ${said(b[k])}, is ${said(value)}.`;
   } else {
     const seen = [];
     Engine.window(layer, r, c, (_, pixel) => seen.push([found.x[pixel * K + k], Math.trunc(pixel / layer.from[1]), pixel % layer.from[1]]));
     const best = seen.reduce((a, b) => (b[0] > a[0] ? b : a));
-    text = `${at}of ${seen.map(([v]) => said(v)).join(", ")} the largest is ${said(value)}, at row ${best[1]}, column ${best[2]} below; its switch remembers that.`;
+    text = layer.type === "AvgPool2D" ? `${at}the mean of ${seen.map(([v]) => said(v)).join(", ")}${layer.counted ? " and the zeros beyond the border" : ""} is ${said(value)}.`
+      : `${at}of ${seen.map(([v]) => said(v)).join(", ")} the largest is ${said(value)}, at row ${best[1]}, column ${best[2]} below; its switch remembers that.`;
   }
   one("#sum").textContent = text;
 }
@@ -331,7 +336,7 @@ function drawPatches(layer) {
 
 function drawAscent(layer) {
   const conv = layer.type === "Conv2D" || layer === layerOf(classLayer.name) ? layer : layers[layers.indexOf(layer) - 1];
-  const kept = state.trained && layer.type !== "MaxPool2D" && conv && stored.ascents[conv.name];
+  const kept = state.trained && (conv === layer || layer.type === "ReLU") && conv && stored.ascents[conv.name];
   one("#ascent").hidden = !kept;
   one("#ascend").hidden = H * W > 1600;
   one("#ascent-said").textContent = kept ? "Made beforehand, by gradient ascent." : state.trained ? "None was made beforehand." : "Stored for the trained network only.";
@@ -367,6 +372,7 @@ function go(change) {
 function show() {
   writeAddress();
   one("#trained").checked = state.trained;
+  one("#trained").closest("label").hidden = !data.untrained;
   [one("#rule").value, one("#unpool").value] = [state.rule, state.unpool];
   for (const button of all("#strip button")) button.setAttribute("aria-pressed", String(button.dataset.layer === state.layer));
   all("#thumbs button").forEach((button, i) => button.setAttribute("aria-pressed", String(!own && i === state.image)));
@@ -477,7 +483,7 @@ const keys = {
   ArrowUp: () => go({ layer: next(shownLayers.map((l) => l.name), state.layer, -1) }),
   r: () => go({ rule: next(Object.keys(Engine.RULES), state.rule) }),
   u: () => go({ unpool: next(Engine.UNPOOLS, state.unpool) }),
-  t: () => go({ trained: !state.trained }),
+  t: () => go({ trained: !state.trained || !data.untrained }),
   n: () => go({ image: (state.image + 1) % data.shown }),
 };
 document.addEventListener("keydown", (event) => {
