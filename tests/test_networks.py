@@ -75,7 +75,9 @@ def test_odd_seeds_cost_one_line(text, capsys):
 
 def test_each_of_several_is_what_it_is_alone(several, tmp_path):
     assert call([*FEW, "--seed", 2, "--out", tmp_path]) == 0
-    assert contents(tmp_path / "digits") == contents(several / "digits" / "seed-2")
+    alone = contents(tmp_path / "digits")
+    assert alone.pop("explorer.html") and (several / "digits" / "explorer.html").exists()  # one for each data set
+    assert alone == contents(several / "digits" / "seed-2")
 
 
 def test_the_summary_holds_every_number_with_its_interval_over_networks(several):
