@@ -89,9 +89,9 @@ def do(study, dataset, work, data_dir):
     for path in (out / dataset).glob("seed-*"):
         files.write_bytes(kept / path.name / "metrics.json", (path / "metrics.json").read_bytes())
         run = json.loads((path / "run.json").read_text("utf-8"))
-        del run["sha256"]  # of the line that is changed here
-        run["command"] = run["command"].replace(str(data_dir), "data").replace(str(out), "out")  # wherever it ran
-        files.write_text(kept / path.name / "run.json", results.dumps(run))
+        del run["sha256"]  # of what is changed here
+        run = results.dumps(run).replace(str(data_dir), "data").replace(str(out), "out")  # wherever it ran
+        files.write_text(kept / path.name / "run.json", run)
     files.write_bytes(kept / "summary.json", (out / dataset / "summary.json").read_bytes())
 
 
