@@ -349,6 +349,7 @@ def test_the_box_is_that_of_the_normalized_pixels(x):
     """As for the network of normalized images, by the formula, with their own bounds; a BatchNorm may turn them."""
     specs = [Normalize("n", MEAN, STD), BatchNorm("b2"), Flatten("f"), Dense("d", 3)]
     net = filled(Network(specs, SHAPE, dtype="float64"))
+    net.params["b2"]["gamma"][...] = 1, -1, 0.5
     ends = net.forward(np.stack([np.zeros(SHAPE), np.ones(SHAPE)]))["f"]
     low, high, a, w = ends.min(0), ends.max(0), net.forward(x)["f"], net.params["d"]["w"][:, 1]
     assert (ends[0] > ends[1]).any() and (ends[0] < ends[1]).any()
@@ -419,8 +420,8 @@ def test_all_cnn_has_the_papers_sizes():
 def test_all_cnn_agrees_with_central_differences():
     net = models.build("all-cnn", "cpu", dtype="float64")
     x = np.random.default_rng(0).random((1, 32, 32, 3))
-    errors = check_network(net, x, np.array([1]), directions=1, eps=1e-8)  # half a million ReLUs: few kinks so near
-    assert max(errors.values()) < 1e-6, errors
+    errors = check_network(net, x, np.array([1]), directions=1, eps=1e-8)  # half a million ReLUs: few kinks so near,
+    assert max(errors.values()) < 1e-5, errors  # but differences so small are rounded
 
 
 def test_the_studys_networks_are_as_they_were():
