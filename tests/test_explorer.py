@@ -9,7 +9,17 @@ from browsing import MARKS
 from PIL import Image
 
 from tinycnn import Network, data, models
-from tinycnn.layers import Conv2D, Dense, Flatten, MaxPool2D, ReLU
+from tinycnn.layers import (
+    AvgPool2D,
+    BatchNorm,
+    Conv2D,
+    Dense,
+    Flatten,
+    GlobalAvgPool2D,
+    MaxPool2D,
+    Normalize,
+    ReLU,
+)
 from tinycnn.rules import RULES, UNPOOLS
 from viz import activations, explorer
 from viz.explorer import export
@@ -34,19 +44,33 @@ def odd_net(dtype):
     return Network(layers, (23, 18, 3), backend="reference", dtype=dtype)
 
 
-@pytest.mark.parametrize("name", ["mnist", "odd"])
+def mean_net(dtype):
+    """Means whose padding counts and whose does not, of all places; normalized pixels, maps and units."""
+    layers = [
+        *(Normalize("n", (0.4, 0.5, 0.3), 0.25), Conv2D("conv1", 6, 3), BatchNorm("b1"), ReLU("relu1")),
+        *(AvgPool2D("a1", 3, 2), Conv2D("conv2", 5, 3), ReLU("relu2"), MaxPool2D("pool2", 2, 1)),
+        *(AvgPool2D("a2", (2, 3), (1, 2), ((1, 0), (2, 1)), True), BatchNorm("b2", 0.1), GlobalAvgPool2D("g")),
+        *(BatchNorm("b3"), Dense("fc", 4)),
+    ]
+    return Network(layers, (13, 10, 3), backend="reference", dtype=dtype)
+
+
+NETS = {"odd": odd_net, "means": mean_net, "mnist": lambda dtype: models.build("mnist", "reference", dtype=dtype)}
+
+
+@pytest.mark.parametrize("name", NETS)
 def test_every_layer_and_all_nine_ways_back_are_those_of_the_reference(chromium, name):
-    net = odd_net("float64") if name == "odd" else models.build("mnist", "reference", dtype="float64")
-    rng = np.random.default_rng(0)
+    net, rng = NETS[name]("float64"), np.random.default_rng(0)
     for p in net.params.values():
-        p["b"][...] = 0.1 * rng.standard_normal(p["b"].shape)
+        for k in p.keys() - {"w"}:
+            p[k] = 0.1 * rng.standard_normal(p[k].shape) + (1 if k in ("gamma", "variance") else 0)
     weights = {layer: {k: explorer.numbers(a) for k, a in p.items()} for layer, p in net.params.items()}
     maps = [layer for layer in net.layer_names if len(net.shapes[layer]) == 3]
     page = chromium.new_page()
     page.add_script_tag(content=ENGINE + "\nwindow.Engine = Engine;")
     page.evaluate("([layers, weights]) => { window.net = Engine.load(layers, weights, Float64Array); }",
                   [explorer.layers(net), weights])  # fmt: skip
-    for n in range(6 if name == "odd" else 2):
+    for n in range(2 if name == "mnist" else 6):
         x = rng.random((1, *net.input_shape)) * (rng.random((1, *net.input_shape)) > 0.3)
         trace = net.forward(x)
         found = page.evaluate(

@@ -122,6 +122,38 @@ const Engine = (() => {
     return dx;
   }
 
+  // The means over windows; `whole`: padding counts as zeros, else the pixels of the image alone.
+  function avgpool2d(x, layer) {
+    const { from: [, , C], to: [OH, OW], kernel: [kh, kw], whole } = layer;
+    const y = new x.constructor(OH * OW * C);
+    for (let r = 0; r < OH; r++) for (let c = 0; c < OW; c++) {
+      const at = (r * OW + c) * C;
+      let count = 0;
+      window(layer, r, c, (_, pixel) => {
+        count++;
+        for (let k = 0; k < C; k++) y[at + k] += x[pixel * C + k];
+      });
+      for (let k = 0; k < C; k++) y[at + k] /= whole ? kh * kw : count;
+    }
+    return y;
+  }
+
+  // Its adjoint: an equal share for each pixel of a window.
+  function avgpool2dBackward(dy, layer) {
+    const { from: [H, W, C], to: [OH, OW], kernel: [kh, kw], whole } = layer;
+    const dx = new dy.constructor(H * W * C);
+    for (let r = 0; r < OH; r++) for (let c = 0; c < OW; c++) {
+      const pixels = [];
+      window(layer, r, c, (_, pixel) => pixels.push(pixel));
+      for (const pixel of pixels) {
+        for (let k = 0; k < C; k++) dx[pixel * C + k] += dy[(r * OW + c) * C + k] / (whole ? kh * kw : pixels.length);
+      }
+    }
+    return dx;
+  }
+
+  const everywhere = (layer) => ({ ...layer, to: [1, 1], kernel: layer.from, stride: [1, 1], pad: [0, 0] });
+
   // -- the others ------------------------------------------------------------------------------------------------------
 
   const relu = (x) => x.map((value) => Math.max(value, 0));
@@ -129,6 +161,26 @@ const Engine = (() => {
   // mask: keep a signal where the ReLU was on; rectify: keep it where it is positive itself.
   const reluBackward = (dy, y, { mask, rectify }) =>
     dy.map((value, i) => ((!mask || y[i] > 0) && (!rectify || value > 0) ? value : 0));
+
+  // A channel's mean, what its differences from that are multiplied by, and what is added: of a BatchNorm or Normalize.
+  function channel({ params, mean, std, epsilon }, k) {
+    const of = (a) => a[k % a.length];
+    if (!params) return [of(mean), 1 / of(std), 0];
+    return [of(params.mean), of(params.gamma) / Math.sqrt(of(params.variance) + epsilon), of(params.beta)];
+  }
+
+  function normalize(x, layer) {
+    const each = Array.from({ length: layer.to.at(-1) }, (_, k) => channel(layer, k));
+    return x.map((value, i) => {
+      const [mean, scale, beta] = each[i % each.length];
+      return (value - mean) * scale + beta;
+    });
+  }
+
+  function normalizeBackward(dy, layer) {
+    const each = Array.from({ length: layer.to.at(-1) }, (_, k) => channel(layer, k)[1]);
+    return dy.map((value, i) => value * each[i % each.length]);
+  }
 
   function dense(x, { w, b }, { to: [K] }) {
     const y = new x.constructor(b);
@@ -161,6 +213,10 @@ const Engine = (() => {
   const FORWARD = {
     Conv2D: (x, layer) => ({ y: conv2d(x, layer.params, layer) }),
     MaxPool2D: (x, layer) => maxpool2d(x, layer),
+    AvgPool2D: (x, layer) => ({ y: avgpool2d(x, layer) }),
+    GlobalAvgPool2D: (x, layer) => ({ y: avgpool2d(x, everywhere(layer)) }),
+    BatchNorm: (x, layer) => ({ y: normalize(x, layer) }),
+    Normalize: (x, layer) => ({ y: normalize(x, layer) }),
     ReLU: (x) => ({ y: relu(x) }),
     Dense: (x, layer) => ({ y: dense(x, layer.params, layer) }),
     Flatten: (x) => ({ y: x }),
@@ -169,6 +225,10 @@ const Engine = (() => {
   const BACKWARD = {
     Conv2D: (dy, layer) => conv2dBackwardData(dy, layer.params, layer),
     MaxPool2D: (dy, layer, cache, rule, unpool) => unpool2d(dy, cache.switches, layer, unpool),
+    AvgPool2D: (dy, layer) => avgpool2dBackward(dy, layer),
+    GlobalAvgPool2D: (dy, layer) => avgpool2dBackward(dy, everywhere(layer)),
+    BatchNorm: (dy, layer) => normalizeBackward(dy, layer),
+    Normalize: (dy, layer) => normalizeBackward(dy, layer),
     ReLU: (dy, layer, cache, rule) => reluBackward(dy, cache.y, rule),
     Dense: (dy, layer) => denseBackwardData(dy, layer.params, layer),
     Flatten: (dy) => dy,
@@ -181,7 +241,7 @@ const Engine = (() => {
     const trace = {};
     let x = image;
     for (const layer of layers) {
-      if (["Conv2D", "Dense"].includes(layer.type) && !layer.params) break; // its weights stayed at home
+      if (["Conv2D", "Dense", "BatchNorm"].includes(layer.type) && !layer.params) break; // its weights stayed at home
       trace[layer.name] = known[layer.name] ?? FORWARD[layer.type](x, layer);
       x = trace[layer.name].y;
       if (layer.name === upto) break;
@@ -254,5 +314,5 @@ const Engine = (() => {
     });
   }
 
-  return { RULES, UNPOOLS, size, window, forward, backward, seed, softmax, ascend, bytes, halves, load };
+  return { RULES, UNPOOLS, size, window, channel, forward, backward, seed, softmax, ascend, bytes, halves, load };
 })();

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from tinycnn import Network, files
-from tinycnn.layers import Conv2D, Dense, MaxPool2D, ReLU
+from tinycnn.layers import AvgPool2D, BatchNorm, Conv2D, Dense, Dropout, Flatten, MaxPool2D, Normalize, ReLU
 from viz import activations
 from viz.ascent import recipes
 from viz.ascent.maximize import maximize
@@ -91,7 +91,7 @@ def payload(net, untrained, title, classes, images, labels, seed=0):
         "tour": _tour(net, untrained, classes, images, labels),
         "rounding": _rounding(net, kept, images) if kept else None,
     }
-    if not kept:
+    if weights.keys() != net.params.keys():
         logits = net.logits(images)
         found["logits"] = [[round(float(v), 4) for v in row] for row in logits]
     return found
@@ -108,6 +108,12 @@ def layers(net):
                 2
             ]  # outside by the padding
             one |= {"kernel": list(layer.window), "stride": list(layer.stride), "pad": [-n for n in begin]}
+        if isinstance(layer, AvgPool2D):
+            one["whole"] = layer.count_padding
+        elif isinstance(layer, BatchNorm):
+            one["epsilon"] = layer.epsilon
+        elif isinstance(layer, Normalize):
+            one |= {"mean": list(layer.mean), "std": list(layer.std)}
         if _has_maps(net, layer.name):
             one["field"] = dict(zip(("size", "stride", "offset"), map(list, net.receptive_field(layer.name))))
         found.append(one)
@@ -184,7 +190,7 @@ def _top(net, images, dense=True):
             if not isinstance(layer, Conv2D):
                 top = activations.top_images(net, images, layer.name, k)
                 found[layer.name] = np.concatenate([top.indices[..., None], top.positions], -1).tolist()
-        elif dense and isinstance(layer, (Dense, ReLU)):
+        elif dense and not isinstance(layer, (Flatten, Dropout)):
             order = np.argsort(-features(net, images, layer.name), 0, kind="stable")[:k]
             found[layer.name] = order.T[..., None].tolist()
     for conv, relu in pairwise(net.layers):
@@ -194,10 +200,11 @@ def _top(net, images, dense=True):
 
 
 def _tour(net, untrained, classes, images, labels):
-    """Five views, each with what is to be seen there; the numbers are of the stored images."""
-    conv, relu, *_ = net.layer_names
-    pool = next((layer.name for layer in net.layers if isinstance(layer, MaxPool2D)), relu)
-    deep = [layer.name for layer in net.layers if isinstance(layer, ReLU) and _has_maps(net, layer.name)][-1]
+    """Five views (four without a max-pool), each with what is to be seen there; numbers are of the stored images."""
+    conv = next(layer.name for layer in net.layers if isinstance(layer, Conv2D))
+    relus = [layer.name for layer in net.layers if isinstance(layer, ReLU) and _has_maps(net, layer.name)]
+    relu, deep = relus[0], relus[-1]
+    pools = [layer.name for layer in net.layers if isinstance(layer, MaxPool2D)][:1]
     (unit, wins), (unit_before, wins_before) = (_wins(some, images, relu) for some in (net, untrained))
     right = net.predict(images) == labels
     shown = int(np.flatnonzero(right)[0]) if right.any() else 0
@@ -213,9 +220,10 @@ def _tour(net, untrained, classes, images, labels):
         (relu, unit_before, {"trained": False},
          f"The same network before training: its map {unit_before} is the strongest for {wins_before} of "
          f"{len(images)}. {learned}"),
-        (pool, unit, {},
-         f"{pool} keeps the largest value of each window, and its switch remembers where it was. Point at the large "
-         "map: the page says which one won. Press u: without switches the signal goes back to other places."),
+        *((pool, unit, {},
+           f"{pool} keeps the largest value of each window, and its switch remembers where it was. Point at the large "
+           "map: the page says which one won. Press u: without switches the signal goes back to other places.")
+          for pool in pools),
         (deep, last, {"rule": "guided"},
          f"The strongest map of {deep} for this image, sent back to the pixels. Press r: gradient, deconvnet and "
          "guided backprop differ in what a ReLU lets pass on the way back, and in nothing else."),

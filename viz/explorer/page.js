@@ -301,6 +301,14 @@ function arithmetic(layer, place) {
   } else if (layer.type === "ReLU") {
     const before = found.x[place * K + k];
     text = `${at}${said(before)} ${before > 0 ? "is above 0 and stays" : "is not above 0 and becomes 0"}.`;
+  } else if (layer.type === "AvgPool2D") {
+    const seen = [];
+    Engine.window(layer, r, c, (_, pixel) => seen.push(found.x[pixel * K + k]));
+    const count = layer.whole ? layer.kernel[0] * layer.kernel[1] : seen.length;
+    text = `${at}${seen.map(said).join(" + ")}, divided by ${count}, is ${said(value)}.`;
+  } else if (["BatchNorm", "Normalize"].includes(layer.type)) {
+    const [mean, scale, beta] = Engine.channel(layerOf(layer.name, state.trained ? layers : untrained), k);
+    text = `${at}${said(found.x[place * K + k])} less the mean ${said(mean)}, times ${said(scale)}, plus ${said(beta)} is ${said(value)}.`;
   } else {
     const seen = [];
     Engine.window(layer, r, c, (_, pixel) => seen.push([found.x[pixel * K + k], Math.trunc(pixel / layer.from[1]), pixel % layer.from[1]]));
