@@ -135,13 +135,13 @@ def path(tmp_path_factory, digits, network):
 def visit(chromium, path):
     contexts, complaints = [], []
 
-    def go(hash="", **options):
+    def go(hash="", page=path, **options):
         contexts.append(chromium.new_context(**{"viewport": {"width": 1280, "height": 900}} | options))
-        page = contexts[-1].new_page()
+        where, page = page, contexts[-1].new_page()
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("request", lambda r: r.url.startswith(("file:", "data:", "blob:")) or complaints.append(r.url))
-        page.goto(path.as_uri() + hash)
+        page.goto(where.as_uri() + hash)
         drawn(page)
         return page
 
@@ -226,6 +226,40 @@ def test_pointing_at_a_place_shows_its_arithmetic(visit, network, digits):
     page.locator("#chosen").focus()
     press(page, "ArrowRight")
     assert "place" in state(page) and state(page)["unit"] == "4"
+
+
+def test_a_page_of_a_network_without_max_pools_and_dense_layers_shows_its_arithmetic(visit, tmp_path, digits):
+    """Normalized digits, means of windows and of all places; nothing is complained of, whatever layer is chosen."""
+    layers = [
+        *(Normalize("n", 0.3, 0.4), Conv2D("c1", 4, 3), BatchNorm("b1"), ReLU("r1"), AvgPool2D("a1", 3, 3)),
+        *(Conv2D("c2", 10, 1), ReLU("r2"), GlobalAvgPool2D("g")),
+    ]
+    net, before = (Network(layers, (28, 28, 1), seed=seed) for seed in (1, 2))
+    net.params["b1"]["mean"][...], net.params["b1"]["gamma"][...] = 0.2, (0.5, 2, 1, 1)
+    images, labels, classes = digits
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr(export, "STEPS", 1)
+        explorer.write(tmp_path / "page.html", net, before, "Digits", classes, images[:30], labels[:30])
+    image = images[:30][export._pick(labels[:30], 1000)][:1]
+    trace = net.forward(image)
+    page = visit("#image=0&layer=n&unit=0", page=tmp_path / "page.html")
+    assert page.locator("#strip button").count() == len(layers)
+    for layer, said in (
+        ("n", "less the mean 0.3000, times 2.500"),
+        ("b1", "less the mean 0.2000"),
+        ("a1", "divided by 9"),
+    ):
+        unit, place = trace[layer].shape[-1] - 1, 4 * trace[layer].shape[2] + 5
+        page = visit(f"#image=0&layer={layer}&unit={unit}&place={place}", page=tmp_path / "page.html")
+        text = page.locator("#sum").inner_text().replace("\u2212", "-")
+        assert text.startswith("Row 4, column 5: ") and said in text
+        value = trace[layer][0, 4, 5, unit]
+        assert float(text.rstrip(".").split()[-1]) == pytest.approx(value, rel=2e-3, abs=1e-6)
+    page.locator("#strip button", has_text="g").first.click()
+    page.wait_for_function("document.querySelector('#sum').textContent.startsWith('Its value')")
+    value = float(page.locator("#sum").inner_text().replace("\u2212", "-").rstrip(".").split()[-1])
+    assert value == pytest.approx(trace["g"][0, int(state(page)["unit"])], rel=2e-3, abs=1e-6)
+    assert json.loads(page.locator("#data").text_content()).get("logits") is None  # the page has all weights
 
 
 def test_drawing_erasing_and_restoring_change_the_scores(visit):
