@@ -313,6 +313,14 @@ def test_relevance_and_what_was_kept_add_up_to_the_score_after_every_layer(net, 
     assert (account.relevance[at] == account.relevance[at + 1]).all(), "Normalize kept something"
 
 
+@pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-3), ("float64", 1e-10)])
+def test_every_backend_gives_the_same_relevance(backend, net, x, dtype, tolerance):
+    ours = net_of(backend, dtype)
+    for name in ("epsilon_gamma_box", "epsilon_alpha2_beta1_flat"):
+        assert relative_error(relevance.lrp(ours, x, 1, name), relevance.lrp(net, x, 1, name)) < tolerance
+    assert relative_error(relevance.deeplift(ours, x, 1), relevance.deeplift(net, x, 1)) < tolerance
+
+
 def test_an_average_pool_shares_in_proportion_to_its_inputs(x):
     """Overlapping, cut at the border: a loop over every window; then the mean of all places."""
     net = Network([AvgPool2D("a", 3, 2), GlobalAvgPool2D("g")], SHAPE, dtype="float64")
