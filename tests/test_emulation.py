@@ -325,7 +325,7 @@ def everything(ops):
             keep(dx, strongest)
     x, w, b = normal(6, 70), normal(70, 50), normal(50)  # 300 results: more than a block has threads
     y = ops.dense(x, w, b)
-    keep(ops.normalize(y, b, *(normal(50) for _ in range(2)), ops.asarray(rng.random(50)), 1e-3))
+    keep(ops.normalize(y, b, normal(50), normal(50), ops.asarray(rng.random(50)), 1e-3))
     keep(y, ops.relu(y), ops.relu_backward(y, ops.relu(y), True, True), ops.multiply(y, y))
     keep(ops.dense_backward_data(y, w), ops.dense_backward_weights(x, y), ops.zeros(50))
     loss = ops.zeros(1)

@@ -313,6 +313,14 @@ def test_relevance_and_what_was_kept_add_up_to_the_score_after_every_layer(net, 
     assert (account.relevance[at] == account.relevance[at + 1]).all(), "Normalize kept something"
 
 
+@pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-3), ("float64", 1e-10)])
+def test_every_backend_gives_the_same_relevance(backend, net, x, dtype, tolerance):
+    ours = net_of(backend, dtype)
+    for name in ("epsilon_gamma_box", "epsilon_alpha2_beta1_flat"):
+        assert relative_error(relevance.lrp(ours, x, 1, name), relevance.lrp(net, x, 1, name)) < tolerance
+    assert relative_error(relevance.deeplift(ours, x, 1), relevance.deeplift(net, x, 1)) < tolerance
+
+
 def test_an_average_pool_shares_in_proportion_to_its_inputs(x):
     """Overlapping, cut at the border: a loop over every window; then the mean of all places."""
     net = Network([AvgPool2D("a", 3, 2), GlobalAvgPool2D("g")], SHAPE, dtype="float64")
@@ -349,6 +357,7 @@ def test_the_box_is_that_of_the_normalized_pixels(x):
     """As for the network of normalized images, by the formula, with their own bounds; a BatchNorm may turn them."""
     specs = [Normalize("n", MEAN, STD), BatchNorm("b2"), Flatten("f"), Dense("d", 3)]
     net = filled(Network(specs, SHAPE, dtype="float64"))
+    net.params["b2"]["gamma"][...] = 1, -1, 0.5
     ends = net.forward(np.stack([np.zeros(SHAPE), np.ones(SHAPE)]))["f"]
     low, high, a, w = ends.min(0), ends.max(0), net.forward(x)["f"], net.params["d"]["w"][:, 1]
     assert (ends[0] > ends[1]).any() and (ends[0] < ends[1]).any()
@@ -419,8 +428,8 @@ def test_all_cnn_has_the_papers_sizes():
 def test_all_cnn_agrees_with_central_differences():
     net = models.build("all-cnn", "cpu", dtype="float64")
     x = np.random.default_rng(0).random((1, 32, 32, 3))
-    errors = check_network(net, x, np.array([1]), directions=1, eps=1e-8)  # half a million ReLUs: few kinks so near
-    assert max(errors.values()) < 1e-6, errors
+    errors = check_network(net, x, np.array([1]), directions=1, eps=1e-8)  # half a million ReLUs: few kinks so near,
+    assert max(errors.values()) < 1e-5, errors  # but differences so small are rounded
 
 
 def test_the_studys_networks_are_as_they_were():

@@ -8,8 +8,8 @@ from scipy import stats
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from tinycnn import InputError, Network
-from tinycnn.layers import Conv2D, Dense, Flatten, MaxPool2D, ReLU
-from viz import deconvnet, saliency
+from tinycnn.layers import Conv2D, Dense, Flatten, GlobalAvgPool2D, MaxPool2D, ReLU
+from viz import attribution, deconvnet, saliency
 from viz.metrics import complexity, controls, correlation, faithfulness, localization, maps, randomization, robustness
 
 LAYERS = [Conv2D("c", 4, 3), ReLU("r"), MaxPool2D("p"), Flatten("f"), Dense("out", 3)]
@@ -37,6 +37,103 @@ def probabilities(net, image):
 
 
 # Localization
+
+
+def spotted(classes=5, backend="reference"):
+    """A network that finds colour k of `classes` anywhere: its score for k is that colour's mean."""
+    net = Network([Conv2D("c", classes, 1), ReLU("r"), GlobalAvgPool2D("g")], (4, 6, classes), backend=backend)
+    net.params["c"]["w"][...] = np.eye(classes)
+    return net
+
+
+def photographs(rng, labels, classes=5):
+    """Images whose class is a colour of its own, more of it in some; a little of all others."""
+    x = 0.1 * rng.random((len(labels), 4, 6, classes))
+    x[range(len(labels)), ..., labels] += (0.5 + rng.random(len(labels)))[:, None, None]
+    return x
+
+
+def test_a_grid_has_different_classes_the_surest_photographs_first_and_each_once():
+    rng, net = np.random.default_rng(0), spotted()
+    labels = rng.permutation(np.repeat(np.arange(5), 6))
+    x = photographs(rng, labels)
+    x[labels == 4, ..., 4], x[labels == 4, ..., 0] = 0, 1  # named wrongly: never seen
+    found = localization.grids(net, x, labels, count=5, seed=1)
+    assert found.images.shape == (5, 8, 12, 5) and found.classes.shape == (5, 4)
+    probability, taken = net.predict_proba(x), []
+    for image, classes in zip(found.images, found.classes):
+        assert sorted(classes) == [0, 1, 2, 3]
+        for (r, c), k in zip(np.ndindex(2, 2), classes):
+            tile = image[4 * r : 4 * r + 4, 6 * c : 6 * c + 6]
+            at = [i for i in range(30) if (x[i] == tile).all()]
+            assert len(at) == 1 and labels[at[0]] == k
+            taken.append(at[0])
+    assert len(set(taken)) == 20
+    for k in range(4):
+        order = [i for i in taken if labels[i] == k]
+        assert order == sorted(np.flatnonzero(labels == k), key=lambda i: -probability[i, k])[:5]
+    again = localization.grids(net, x, labels, count=5, seed=1)
+    assert (again.classes == found.classes).all() and (again.images == found.images).all()
+    other = localization.grids(net, x, labels, count=5, seed=2)
+    assert (other.classes != found.classes).any()
+    assert len(localization.grids(net, x, labels).images) == 6  # all there are
+
+
+def test_the_grid_pointing_game_is_the_share_of_the_tile_by_loops():
+    rng, net = np.random.default_rng(0), spotted()
+    labels = np.repeat(np.arange(5), 4)
+    tiles = localization.grids(net, photographs(rng, labels), labels, count=3)
+
+    def noise(net, x, target):
+        return np.random.default_rng(target).standard_normal(x.shape)
+
+    found = localization.grid_pointing_game(net, tiles, noise)
+    for g, t in np.ndindex(3, 4):
+        R = np.random.default_rng(tiles.classes[:, t]).standard_normal(tiles.images.shape)[g].sum(-1)
+        inside, total = 0.0, 0.0
+        for h, v in np.ndindex(8, 12):
+            here = max(R[h, v], 0)
+            total += here
+            inside += here if (h // 4, v // 6) == divmod(t, 2) else 0
+        assert abs(found[g, t] - inside / total) < EXACT
+    assert abs(found.mean() - 1 / 4) < 0.05
+
+
+def test_what_finds_the_class_wins_the_grid_pointing_game_and_an_edge_detector_does_not():
+    rng, net = np.random.default_rng(0), spotted(backend="cpu")
+    labels = np.repeat(np.arange(5), 10)
+    tiles = localization.grids(net, photographs(rng, labels), labels, count=12)
+    won = localization.grid_pointing_game(net, tiles, attribution.relevance.lrp)
+    assert won.shape == (12, 4) and won.min() > 0.7
+    blind = localization.grid_pointing_game(net, tiles, lambda net, x, target: deconvnet.edges(x)[..., None])
+    assert np.allclose(blind.sum(1), 1)  # the same map for every class
+    nothing = localization.grid_pointing_game(net, tiles, lambda net, x, target: -np.ones(x.shape))
+    assert np.isnan(nothing).all()
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda net, x, y: localization.grids(net, x, y % 3), "those of 3 classes are named rightly, a grid needs 4"),
+        (lambda net, x, y: localization.grids(net, x, y, n=1), "n: expected a whole number of at least 2"),
+        (lambda net, x, y: localization.grids(net, x, y, count=0), "count: expected a whole number"),
+        (lambda net, x, y: localization.grids(net, x, y + 1), "labels: values from 1 to 5"),
+        (lambda net, x, y: localization.grids(net, x[:, 1:], y), "expected images of shape"),
+    ],
+)
+def test_a_grid_that_cannot_be_made_costs_one_line(call, message):
+    rng, y = np.random.default_rng(0), np.repeat(np.arange(5), 3)
+    x = photographs(rng, y)
+    x = np.where((y < 3)[:, None, None, None], x, 0) if "3 classes" in message else x
+    with pytest.raises(InputError, match=message) as e:
+        call(spotted(), x, y)
+    assert "\n" not in str(e.value)
+
+
+def test_no_grid_is_for_a_network_of_one_size(net):
+    tiles = localization.Grids(np.zeros((1, 24, 28, 3)), np.array([[0, 1, 2, 0]]))
+    with pytest.raises(InputError, match=r"layer 'f' flattens maps: .* ends in a GlobalAvgPool2D"):
+        localization.grid_pointing_game(net, tiles, gradient)
 
 
 @pytest.fixture(scope="module")

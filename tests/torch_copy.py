@@ -36,6 +36,25 @@ def same_padding(size, window, stride):
     return total // 2, total - total // 2
 
 
+class Normalize(nn.Module):
+    """(x - mean) / std by channel."""
+
+    def __init__(self, mean, std, dtype):
+        super().__init__()
+        for name, value in (("mean", mean), ("std", std)):
+            self.register_buffer(name, torch.tensor(value, dtype=dtype).reshape(1, -1, 1, 1))
+
+    def forward(self, x):
+        return (x - self.mean) / self.std
+
+
+def pads_of(spec, shape):
+    """((top, bottom), (left, right)) of a layer with windows."""
+    if spec.padding == "SAME":
+        return tuple(same_padding(shape[a], spec.window[a], spec.stride[a]) for a in (0, 1))
+    return ((0, 0), (0, 0)) if spec.padding == "VALID" else spec.padding
+
+
 def copy_network(net, dtype=None):
     """Return an nn.Sequential that computes what `net` does, in evaluation mode.
 
@@ -47,8 +66,8 @@ def copy_network(net, dtype=None):
         name = spec.name
         if isinstance(spec, (layers.Conv2D, layers.MaxPool2D)):
             conv = isinstance(spec, layers.Conv2D)
-            if spec.padding == "SAME":
-                (top, bottom), (left, right) = (same_padding(shape[a], spec.window[a], spec.stride[a]) for a in (0, 1))
+            if spec.padding != "VALID":
+                (top, bottom), (left, right) = pads_of(spec, shape)
                 modules[name + "_pad"] = nn.ConstantPad2d((left, right, top, bottom), 0.0 if conv else -np.inf)
             if conv:
                 modules[name] = nn.Conv2d(shape[2], spec.filters, spec.kernel, spec.stride, dtype=dtype)
@@ -56,6 +75,25 @@ def copy_network(net, dtype=None):
                 modules[name] = nn.MaxPool2d(spec.window, spec.stride)
         elif isinstance(spec, layers.Dense):
             modules[name] = nn.Linear(shape[0], spec.units, dtype=dtype)
+        elif isinstance(spec, layers.AvgPool2D):
+            (top, bottom), (left, right) = pads_of(spec, shape)
+            if (top, left) != (bottom, right):
+                raise TypeError(f"PyTorch pads a mean alike on both sides, {spec} does not")
+            modules[name] = nn.AvgPool2d(
+                spec.window, spec.stride, (top, left), count_include_pad=spec.count_padding
+            )  # and never divides by padding that it does not count
+        elif isinstance(spec, layers.GlobalAvgPool2D):
+            modules[name], modules[name + "_flat"] = nn.AdaptiveAvgPool2d(1), nn.Flatten()
+        elif isinstance(spec, layers.BatchNorm):
+            modules[name] = (nn.BatchNorm2d if len(shape) == 3 else nn.BatchNorm1d)(
+                shape[-1], spec.epsilon, dtype=dtype
+            )
+            kept = {"weight": "gamma", "bias": "beta", "running_mean": "mean", "running_var": "variance"}
+            with torch.no_grad():
+                for theirs, k in kept.items():
+                    getattr(modules[name], theirs).copy_(torch.tensor(net.ops.to_numpy(net.params[name][k])))
+        elif isinstance(spec, layers.Normalize):
+            modules[name] = Normalize(spec.mean, spec.std, dtype)
         elif isinstance(spec, layers.ReLU):
             modules[name] = nn.ReLU()
         elif isinstance(spec, layers.Dropout):
@@ -65,7 +103,7 @@ def copy_network(net, dtype=None):
             flat = shape if len(shape) == 3 else None
         else:
             raise TypeError(f"no PyTorch module for {spec}")
-        if name in net.params:
+        if "w" in net.params.get(name, {}):
             w, b = (torch.tensor(net.ops.to_numpy(net.params[name][k]), dtype=dtype) for k in "wb")
             with torch.no_grad():
                 modules[name].weight.copy_(_weight_to_torch(w, flat))

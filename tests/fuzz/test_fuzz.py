@@ -16,7 +16,7 @@ import safetensors.numpy
 import run_all
 from tinycnn import InputError, Network, checkpoint, train
 from tinycnn.data import cifar10, mnist, stl10
-from tinycnn.layers import Conv2D, Dense, Flatten
+from tinycnn.layers import AvgPool2D, Conv2D, Dense, Flatten, Normalize
 from viz.report import results
 from viz.study import networks, records, sets
 from viz.study.run import Options, Run
@@ -50,7 +50,8 @@ def attack(path, mutants, read, right):
 
 
 def make():
-    return Network([Conv2D("c", 2, 3), Flatten("f"), Dense("d", 3)], (6, 6, 1), backend="reference", meta={"a": "b"})
+    specs = [Normalize("n", 0.5, 0.25), Conv2D("c", 2, 3), AvgPool2D("a", 2), Flatten("f"), Dense("d", 3)]
+    return Network(specs, (6, 6, 1), backend="reference", meta={"a": "b"})
 
 
 def resumed(path):

@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 
 from tinycnn import Network, streams
-from tinycnn.layers import Conv2D, ReLU
+from tinycnn.layers import BatchNorm, Conv2D, ReLU
 
 SHOWN = 6  # images in a figure that compares methods image by image
 
@@ -82,8 +82,8 @@ class Study:
 
     @property
     def convs(self):
-        """Each convolution's name with that of the ReLU after it: {"conv1": "relu1", ...}."""
-        layers = self.net.layers
+        """Each convolution and the ReLU after it, {"conv1": "relu1", ...}, a BatchNorm between them or not."""
+        layers = [layer for layer in self.net.layers if not isinstance(layer, BatchNorm)]
         return {a.name: b.name for a, b in pairwise(layers) if isinstance(a, Conv2D) and isinstance(b, ReLU)}
 
     @property

@@ -18,7 +18,9 @@ def run(s: Study):
     rng = s.rng("learned")
     picked = np.sort(rng.permutation(len(s.test_images))[:TESTED])
     images, labels = s.test_images[picked], s.test_labels[picked]
-    trained, start, first = s.net.params, s.untrained.params, next(iter(s.net.params))
+    trained, start = s.net.params, s.untrained.params
+    weighed = [layer for layer, p in trained.items() if "w" in p]
+    first = weighed[0]
     other = Network(s.net.layers, s.net.input_shape, backend=s.net.ops.name, dtype=s.net.dtype.name)
 
     def right(layer, p):
@@ -27,8 +29,8 @@ def run(s: Study):
         return (other.predict(images) == labels).astype(float)
 
     whole, layers = right(first, trained[first]), {}
-    for layer, p in trained.items():
-        back = right(layer, start[layer])
+    for layer in weighed:
+        p, back = trained[layer], right(layer, start[layer])
         w, before = (s.net.ops.to_numpy(v["w"]).astype(np.float64).reshape(1, -1) for v in (p, start[layer]))
         layers[layer] = {
             "accuracy": vars(statistics.share(back)),

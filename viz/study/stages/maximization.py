@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 
 from tinycnn import files, streams
-from tinycnn.layers import Conv2D, ReLU
+from tinycnn.layers import BatchNorm, Conv2D, ReLU
 from viz import activations, embedding, figures, maximize
 from viz.ascent import recipes
 from viz.ascent.optimizers import Constant
@@ -206,7 +206,8 @@ def _best(s, ours, photographs, verdict):
 
 def _hidden_layers(net):
     """The convolutions and the last hidden dense layer, each with its ReLU."""
-    pairs = [(a, b) for a, b in pairwise(net.layers) if isinstance(b, ReLU)]
+    layers = [layer for layer in net.layers if not isinstance(layer, BatchNorm)]
+    pairs = [(a, b) for a, b in pairwise(layers) if isinstance(b, ReLU)]
     return [(a.name, b.name) for a, b in pairs if isinstance(a, Conv2D) or a is pairs[-1][0]]
 
 
