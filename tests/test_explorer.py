@@ -326,6 +326,8 @@ def test_dense_layers_that_are_too_large_stay_out_and_stored_scores_come_along(d
     images, labels, classes = digits
     found = explorer.payload(*network, "Digits", classes, images[:12], labels[:12])
     assert set(found["weights"]) == {"conv1", "conv2"} == set(found["untrained"]) and found["rounding"] is None
+    alone = explorer.payload(*network, "Digits", classes, images[:1], labels[:1])  # its ascents are made of pixels
+    assert alone["images"]["count"] == 1 and set(alone["ascents"]) == {"conv1", "conv2", "fc2"}
     picked = export._pick(labels[:12], 1000)
     assert np.abs(np.array(found["logits"]) - network[0].logits(images[:12][picked])).max() < 1e-4
 

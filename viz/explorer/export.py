@@ -291,7 +291,7 @@ def _ascents(net, images, seed, steps):
         if isinstance(layer, Conv2D)
     }
     recipe, size = replace(recipes.for_size(net.input_shape[0]), steps=steps), net.shapes[net.layer_names[-1]][-1]
-    recipe = replace(recipe, parametrization=Spectral.of(images, net.dtype))
+    recipe = replace(recipe, parametrization=_prior(images, net.dtype))
     return found | {
         net.layer_names[-1]: _shown(maximize(net, net.layer_names[-1], np.arange(size), recipe, seed=seed).images)
     }
@@ -308,12 +308,17 @@ def _fields(net, i, images, seed, steps):
     part = Network(net.layers[: i + 1], tuple(map(int, shape)), backend=net.ops.name, dtype=net.dtype.name)
     part.params = {name: net.params[name] for name in part.params}
     (top, left), (H, W, _) = (np.array(net.input_shape[:2]) - shape[:2]) // 2, shape
-    prior = Spectral.of(images[:, top : top + H, left : left + W], net.dtype)
+    prior = _prior(images[:, top : top + H, left : left + W], net.dtype)
     recipe = replace(recipes.hidden(H, dense=False), steps=steps, parametrization=prior)
     made = maximize(part, layer, np.arange(part.shapes[layer][-1]), recipe, seed=seed).images
     field, stride, offset = map(np.array, part.receptive_field(layer))
     corner = offset + stride * (np.array(part.shapes[layer][:2]) // 2)
     return activations.crop(made, np.tile(np.concatenate([corner, corner + field]), (len(made), 1)))
+
+
+def _prior(images, dtype):
+    """The parametrisation by the images' statistics; of one image, which has none, pixels."""
+    return Spectral.of(images, dtype) if len(images) > 1 else None
 
 
 def _shown(images):
