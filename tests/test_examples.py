@@ -5,14 +5,14 @@ import io
 import json
 import re
 import runpy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tinycnn import Network, data
-from tinycnn.layers import Conv2D, Dense, Dropout, Flatten, MaxPool2D, ReLU
+from tinycnn import Network, data, models
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = re.compile(r'(<script type="application/json" id="data">)(.*?)(</script>)', re.S)
@@ -27,10 +27,8 @@ def parts(path):
 
 def network(content):
     """The network that a page of digits holds."""
-    block = [f(n) for n in (1, 2) for f in (lambda n: Conv2D(f"conv{n}", 32 * n, 5), lambda n: ReLU(f"relu{n}"),
-                                           lambda n: MaxPool2D(f"pool{n}"))]  # fmt: skip
-    head = Flatten("flatten"), Dense("fc1", 64), ReLU("relu3"), Dropout("dropout", 0), Dense("fc2", 10)
-    net = Network([*block, *head], content["shape"])
+    layers = [replace(layer, units=64) if layer.name == "fc1" else layer for layer in models.layers("mnist")]
+    net = Network(layers, content["shape"])
     assert [layer["name"] for layer in content["layers"]] == net.layer_names
     for layer, p in content["weights"].items():
         for k, one in p.items():

@@ -191,10 +191,9 @@ def backward(net, trace, dy, at, rules, grads=None, to=None):
     ops, N = net.ops, len(trace)
     net.check_params()
     trace.check(at)
-    if grads is not None:
-        net.check_trains()
     way = list(_way(net, trace, at, rules, to))
     if grads is not None:
+        net.check_trains()
         way = way[: max((i + 1 for i, (step, *_) in enumerate(way) if step.name in net.params), default=0)]
     for i, (step, cache, rule) in enumerate(way):
         p = net.params.get(step.name)

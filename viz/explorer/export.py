@@ -231,8 +231,8 @@ def _top(net, images, dense=True):
 
 def _tour(net, untrained, classes, images, labels):
     """Views, five of most networks, each with what is to be seen there; the numbers are of the stored images."""
-    conv, after = next(pair for pair in pairwise(net.layer_names) if pair[0] == _first(net, Conv2D).name)
-    relu = after if isinstance(_layer(net, after), ReLU) else conv
+    conv, after = next((a.name, b) for a, b in pairwise(net.layers) if isinstance(a, Conv2D))
+    relu = after.name if isinstance(after, ReLU) else conv
     deep = [layer.name for layer in net.layers if _has_maps(net, layer.name) and isinstance(layer, (ReLU, Conv2D))][-1]
     pool, (unit, wins) = _first(net, MaxPool2D), _wins(net, images, relu)
     right = net.predict(images) == labels
@@ -273,10 +273,6 @@ def _first(net, kind):
     return next((layer for layer in net.layers if isinstance(layer, kind)), None)
 
 
-def _layer(net, name):
-    return net.layers[net.layer_names.index(name)]
-
-
 def _wins(net, images, layer):
     """The map of a layer that is most often the strongest, and of how many images."""
     counts = np.bincount(activations.strongest(features(net, images, layer)), minlength=net.shapes[layer][-1])
@@ -290,11 +286,10 @@ def _ascents(net, images, seed, steps):
         for i, layer in enumerate(net.layers)
         if isinstance(layer, Conv2D)
     }
-    recipe, size = replace(recipes.for_size(net.input_shape[0]), steps=steps), net.shapes[net.layer_names[-1]][-1]
-    recipe = replace(recipe, parametrization=_prior(images, net.dtype))
-    return found | {
-        net.layer_names[-1]: _shown(maximize(net, net.layer_names[-1], np.arange(size), recipe, seed=seed).images)
-    }
+    last, prior = net.layer_names[-1], _prior(images, net.dtype)
+    recipe = replace(recipes.for_size(net.input_shape[0]), steps=steps, parametrization=prior)
+    found[last] = _shown(maximize(net, last, np.arange(net.shapes[last][-1]), recipe, seed=seed).images)
+    return found
 
 
 def _fields(net, i, images, seed, steps):

@@ -66,14 +66,7 @@ def run(options):
         for study in studies:
             study.begin()
         failed = Work(studies, pool, options).go()
-        for name, folder in folders.items():
-            first = next(study for study in studies if study.name == name)
-            if first.history(options.recipe) is not None:
-                try:
-                    first.explore(folder / "explorer.html")
-                except Exception as e:  # costs its page, and no report
-                    failed.append(f"{folder / 'explorer.html'}: {told(e)}")
-                    print(f"  {failed[-1]}", flush=True)
+        failed += filter(None, (explore(studies, *one) for one in folders.items()))
     mixed = None
     for folder in folders.values() if options.seeds and not failed else ():
         try:
@@ -89,6 +82,19 @@ def run(options):
     for folder in folders.values():
         print(f"{folder / 'explorer.html'}: this network, to look inside with the mouse")
     print(f"{options.out / 'report.html'}: done in {duration(time.perf_counter() - start)}")
+
+
+def explore(studies, name, folder):
+    """Write the page of a data set's first network, if that was trained; return what went wrong, in words, or ""."""
+    first, path = next(study for study in studies if study.name == name), folder / "explorer.html"
+    if first.history(first.options.recipe) is None:
+        return ""
+    try:
+        first.explore(path)
+    except Exception as e:  # costs its page, and no report
+        print(f"  {path}: {told(e)}", flush=True)
+        return f"{path}: {told(e)}"
+    return ""
 
 
 def _pool(options):

@@ -342,9 +342,13 @@ class Run:
             "effort": self.effort,
             "planted": self.set.planted is not None,  # the images determine it
         }
-        facts = (self.weights, self.images, self.info.title, self.info.classes, self.seed)
-        facts += tuple(used[name] for name in stage.uses)
+        facts = (*self.subject_facts, *(used[name] for name in stage.uses))
         return results.sha256(repr(facts).encode())
+
+    @property
+    def subject_facts(self):
+        """What `subject` is made from: the network, its images and what they are called, the seed."""
+        return self.weights, self.images, self.info.title, self.info.classes, self.seed
 
     def kept(self, part):
         """Return the `Result` of a stage that is not to be done again; else None."""
@@ -410,8 +414,8 @@ class Run:
         """Write the page of this network to `path`, unless it is there."""
         from viz import explorer
 
-        facts = self.weights, self.images, self.info.title, self.info.classes, self.seed, self.effort
-        made_from = results.sha256(repr((*facts, fingerprint.of_code("viz.explorer.export"))).encode())
+        facts = (*self.subject_facts, self.effort, fingerprint.of_code("viz.explorer.export"))
+        made_from = results.sha256(repr(facts).encode())
         if not explorer.is_of(path, made_from):
             s = self.subject()
             seen, first = (s.test_images, s.test_labels), dict.fromkeys([0, *s.examples().tolist()])

@@ -81,10 +81,15 @@ class Study:
         )
 
     @property
-    def convs(self):
-        """Each convolution and the ReLU after it, {"conv1": "relu1", ...}, a BatchNorm between them or not."""
+    def rectified(self):
+        """(layer, the ReLU after it) of each that has one, a BatchNorm between them or not."""
         layers = [layer for layer in self.net.layers if not isinstance(layer, BatchNorm)]
-        return {a.name: b.name for a, b in pairwise(layers) if isinstance(a, Conv2D) and isinstance(b, ReLU)}
+        return [(a, b) for a, b in pairwise(layers) if isinstance(b, ReLU)]
+
+    @property
+    def convs(self):
+        """Each convolution's name with that of the ReLU after it: {"conv1": "relu1", ...}."""
+        return {a.name: b.name for a, b in self.rectified if isinstance(a, Conv2D)}
 
     @property
     def hidden(self):

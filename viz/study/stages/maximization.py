@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 
 from tinycnn import files, streams
-from tinycnn.layers import BatchNorm, Conv2D, ReLU
+from tinycnn.layers import Conv2D
 from viz import activations, embedding, figures, maximize
 from viz.ascent import recipes
 from viz.ascent.optimizers import Constant
@@ -35,7 +35,7 @@ def run(s: Study):
         _table(s, verdicts),
         *gains(s, {name: verdicts[name] for name in names}, nothing, "gains", "nothing"),
         _best(s, papers[-1], controls[0], verdicts["ours"]),
-        *[_hidden(s, i, layer, relu) for i, (layer, relu) in enumerate(_hidden_layers(s.net))],
+        *[_hidden(s, i, layer, relu) for i, (layer, relu) in enumerate(_hidden_layers(s))],
     ]
     return pictures, about(s) | {
         "layer": s.output,
@@ -204,10 +204,9 @@ def _best(s, ours, photographs, verdict):
     return Picture("best", title, figure, facts={"confidence": vars(interval(verdict["confidence_as_judged"]))})
 
 
-def _hidden_layers(net):
+def _hidden_layers(s):
     """The convolutions and the last hidden dense layer, each with its ReLU."""
-    layers = [layer for layer in net.layers if not isinstance(layer, BatchNorm)]
-    pairs = [(a, b) for a, b in pairwise(layers) if isinstance(b, ReLU)]
+    pairs = s.rectified
     return [(a.name, b.name) for a, b in pairs if isinstance(a, Conv2D) or a is pairs[-1][0]]
 
 
